@@ -1,0 +1,256 @@
+"""The `lsplugin` command line: thin commands over functions that neither print nor exit."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lsplugin import console
+from lsplugin.errors import LspluginError
+
+if TYPE_CHECKING:
+    from lsplugin.connection import Connection
+    from lsplugin.pairs import Accounting
+
+app = typer.Typer(
+    name="lsplugin",
+    help="Preference projects in Label Studio: render and validate configs, create projects, pull labels, make pairs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Url = Annotated[
+    str | None, typer.Option("--url", help="Label Studio's address [env: LABEL_STUDIO_URL].", show_default=False)
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", help="Access token, of either kind [env: LABEL_STUDIO_API_KEY].", show_default=False),
+]
+Answers = Annotated[int, typer.Option("--answers", help="How many answers are compared.")]
+Theme = Annotated[str, typer.Option("--theme", help="Name of a shipped theme.")]
+Question = Annotated[str | None, typer.Option("--question", help="The line above the answers.", show_default=False)]
+Data = Annotated[Path, typer.Option("--data", help="Folder of the server's database, uploads and log.")]
+ProjectName = Annotated[str, typer.Argument(metavar="PROJECT", help="Number or exact title of a project.")]
+
+
+@app.command(epilog="Example: lsplugin render --answers 2 -o config.xml")
+def render(
+    answers: Answers = 2,
+    theme: Theme = "default",
+    question: Question = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write to a file instead of stdout.", show_default=False)
+    ] = None,
+    create: Annotated[
+        str | None, typer.Option("--create", metavar="TITLE", help="Make a project of it at once.", show_default=False)
+    ] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Print a labeling config: Pairwise over the answers, with a custom Style."""
+    from lsplugin.files import write_text
+    from lsplugin.render import render as render_config
+    from lsplugin.template import Spec
+
+    config = render_config(Spec(answers=answers, theme=theme, question=question))
+    if output is not None:
+        write_text(output, config)
+        console.say(f"wrote {output}")
+    elif create is None:
+        typer.echo(config, nl=False)
+    if create is not None:
+        project = _client(url, api_key).create(create, config)
+        console.say(f'created project {project.id} "{project.title}": {project.url}')
+        typer.echo(project.id)
+
+
+@app.command(epilog="Example: lsplugin validate config.xml")
+def validate(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A labeling config; - reads stdin.")],
+) -> None:
+    """Say whether a config is ok, or everything that is wrong with it, with lines. Exit code 1 on errors, 2 if unreadable."""
+    from lsplugin.files import read_text
+    from lsplugin.validate import has_errors
+    from lsplugin.validate import validate as find_issues
+
+    try:
+        text = sys.stdin.read() if str(config) == "-" else read_text(config)
+    except LspluginError as error:
+        console.say(f"error: {error}")
+        raise typer.Exit(2) from None
+    issues = find_issues(text)
+    for issue in issues:
+        typer.echo(f"{config}:{issue.line}: {issue.severity}: {issue.message} [{issue.rule}]")
+    if has_errors(issues):
+        raise typer.Exit(1)
+    typer.echo(f"{config}: ok" + (f", with {len(issues)} warning{'s' * (len(issues) > 1)}" if issues else ""))
+
+
+@app.command(epilog="Example: lsplugin serve --detach; lsplugin create ...; lsplugin serve --stop")
+def serve(
+    data: Data = Path(".lsplugin"),
+    port: Annotated[
+        int | None, typer.Option("--port", help="Port on 127.0.0.1; a free one by default.", show_default=False)
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when the server is up; it runs on in the background.")
+    ] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the server of this folder.")] = False,
+) -> None:
+    """Start a local Label Studio, with a user and a token ready; it asks nothing of the internet. Ctrl-C stops it."""
+    from lsplugin import server
+
+    if stop:
+        console.say("stopped" if server.stop(data) else f"no server runs on {data}")
+        return
+    waiting = "starting Label Studio (a first start takes about two minutes)"
+    if detach:
+        with console.progress(waiting) as advance:
+            connection = server.detach(data, port=port, tick=lambda _: advance(0))
+        _say_where(connection, data)
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with console.progress(waiting) as advance:
+            running = server.serve(data, port=port, tick=lambda _: advance(0))
+            started = running.__enter__()  # the bar ends here, the server does not
+        try:
+            _say_where(started.connection, data)
+            code = started.process.wait()
+            raise LspluginError(f"label-studio ended by itself with exit code {code}; see {data / server.LOG_FILE}")
+        finally:
+            running.__exit__(None, None, None)
+    except KeyboardInterrupt:
+        console.say("stopped")
+
+
+@app.command(epilog='Example: lsplugin create "Helpful answers" --config config.xml --tasks dataset.json')
+def create(
+    title: Annotated[str, typer.Argument(help="The project's title, 3 to 50 characters.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Labeling config; `lsplugin render` by default.", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        Path | None, typer.Option("--tasks", help="Dataset of answers (JSON or JSONL).", show_default=False)
+    ] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Create a project, with its tasks; prints its number. Nothing is created when a row of the dataset is bad."""
+    from lsplugin.dataset import check_tasks, read_dataset
+    from lsplugin.files import read_text
+    from lsplugin.project import check_config, displayed_fields
+    from lsplugin.render import render as render_config
+
+    text = read_text(config) if config is not None else render_config()
+    check_config(text)
+    rows = read_dataset(tasks) if tasks is not None else []
+    check_tasks(rows, displayed_fields(text), path=tasks or "")
+    client = _client(url, api_key)
+    project = client.create(title, text)
+    try:
+        if tasks is not None:
+            with console.progress("importing tasks", len(rows)) as advance:
+                client.push(project, rows, path=tasks, advance=advance)
+    except BaseException:
+        client.delete(project)
+        raise
+    console.say(f'created project {project.id} "{project.title}" with {len(rows)} tasks: {project.url}')
+    typer.echo(project.id)
+
+
+@app.command(epilog="Example: lsplugin push 7 dataset.json")
+def push(
+    project: ProjectName,
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset of answers (JSON or JSONL).")],
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Import the tasks of a dataset into a project; all rows are checked before anything is sent."""
+    from lsplugin.dataset import read_dataset
+
+    rows = read_dataset(dataset)
+    client = _client(url, api_key)
+    found = client.find(project)
+    with console.progress("importing tasks", len(rows)) as advance:
+        count = client.push(found, rows, path=dataset, advance=advance)
+    console.say(f"{count} tasks are in project {found.id}: {found.url}")
+
+
+@app.command(epilog="Example: lsplugin pull 7 -o export.json")
+def pull(
+    project: ProjectName,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the JSON export goes.")] = Path("export.json"),
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Export a project as Label Studio's own JSON, labelled or not, and check that every task is there."""
+    client = _client(url, api_key)
+    found = client.find(project)
+    with console.progress("exporting (the server prepares the file first)") as advance:
+        count = client.pull(found, output, advance=lambda _: advance(0))
+    console.say(f"wrote {output}: {count} tasks of project {found.id}")
+
+
+@app.command(epilog="Example: lsplugin pairs export.json -o pairs.jsonl")
+def pairs(
+    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="Label Studio's JSON export.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the pairs go (JSONL).")] = Path("pairs.jsonl"),
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The project's config, when its names are not ours.", show_default=False),
+    ] = None,
+    counts: Annotated[
+        Path | None, typer.Option("--counts", help="Write the table as JSON, too.", show_default=False)
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Count what cannot be understood instead of stopping at it.")
+    ] = False,
+) -> None:
+    """Turn annotations into preference pairs; a table says where every annotation went."""
+    from lsplugin.export import read_export
+    from lsplugin.files import read_text, write_json
+    from lsplugin.pairs import Accounting, Fields, pairs_from_export
+    from lsplugin.preferences import write_pairs
+
+    fields = Fields.from_config(read_text(config)) if config is not None else None
+    accounting = Accounting()
+    with console.progress("reading annotations") as advance:
+        found = pairs_from_export(read_export(export), accounting, fields=fields, skip_bad=skip_bad)
+        write_pairs(output, console.counted(found, advance))
+    if counts is not None:
+        write_json(counts, accounting.to_dict())
+    console.say(_accounting_table(accounting))
+    console.say(f"wrote {output}: {accounting.pairs} pairs")
+
+
+def _accounting_table(accounting: Accounting) -> str:
+    dropped = [(f"dropped: {reason}", count) for reason, count in sorted(accounting.dropped.items())]
+    rows = [("pairs", accounting.pairs), *dropped, ("annotations", accounting.annotations)]
+    title = f"{accounting.tasks} tasks, {accounting.unlabelled} of them without an annotation"
+    return console.table(title, rows)
+
+
+def _client(url: str | None, api_key: str | None) -> Any:  # noqa: ANN401 - project.Client, imported only here: it costs seconds
+    from lsplugin.connection import resolve
+    from lsplugin.project import Client
+
+    return Client(resolve(url, api_key))
+
+
+def _say_where(connection: Connection, data: Path) -> None:
+    from lsplugin.connection import CONNECTION_FILE, STATE_FOLDER
+
+    file = data / CONNECTION_FILE
+    console.say(f"Label Studio is at {connection.url}; user, password and token are in {file}")
+    if data.absolute() != STATE_FOLDER.absolute():
+        console.say(f"other commands find it after: set -a; . {file}; set +a")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

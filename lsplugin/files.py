@@ -1,0 +1,176 @@
+"""Files that are whole or absent, and readers that hold one row at a time.
+
+Every part of the loop hands its result on as a file, so this module is the one place that knows how a file is written
+atomically and how a broken one is reported: with its name and line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+from lsplugin.errors import LspluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PathLike = str | os.PathLike[str]
+
+
+@contextmanager
+def atomic_file(path: PathLike, *, private: bool = False) -> Iterator[Path]:
+    """Yield a temporary path that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: the file to make; missing folders are made.
+        private: keep the file readable by its owner only (mode 0600), for secrets.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise LspluginError(f"{target}: expected a file to write, found a folder; name a file inside it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o600 if private else 0o666 & ~_umask())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: PathLike, *, marker: str) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+    Args:
+        path: the folder to make or to replace.
+        marker: a file that only an earlier result has; a folder without it is somebody else's and is not replaced.
+    """
+    target = check_replaceable(path, marker=marker)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if target.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            target.rename(old / "replaced")
+            temporary.rename(target)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(path: PathLike, *, marker: str) -> Path:
+    """Refuse, before any work is done, a result folder that holds something else than an earlier result."""
+    target = Path(path).absolute()
+    if target.exists() and not target.is_dir():
+        raise LspluginError(f"{path}: expected a folder to write, found a file; choose another name")
+    if target.is_dir() and any(target.iterdir()) and not (target / marker).is_file():
+        raise LspluginError(
+            f"{path}: the folder is not empty and holds no {marker}, so it is not an earlier result; "
+            "choose another folder or empty this one"
+        )
+    return target
+
+
+def write_text(path: PathLike, text: str, *, private: bool = False) -> None:
+    """Write a text file atomically (UTF-8)."""
+    with atomic_file(path, private=private) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: PathLike, value: object) -> None:
+    """Write one JSON value atomically, indented, with every character as itself."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: PathLike, rows: Iterable[object]) -> int:
+    """Write one JSON value a line, atomically; return how many."""
+    count = 0
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def read_json(path: PathLike) -> Any:  # noqa: ANN401 - JSON is whatever it is; callers check
+    """Read one JSON value; a file that is not JSON is reported with its line."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise LspluginError(
+            f"{path}, line {error.lineno}: expected JSON, found something else ({error.msg}, column {error.colno})"
+        ) from None
+
+
+def read_jsonl(path: PathLike) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, value) for every line that is not blank; a bad line is reported with its number."""
+    with open_text(path) as stream:
+        for number, line in enumerate(decoded_lines(stream, path), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise LspluginError(
+                    f"{path}, line {number}: expected one JSON object a line, found something else ({error.msg})"
+                ) from None
+
+
+def read_text(path: PathLike) -> str:
+    """Read a whole UTF-8 text file; a missing or binary one is reported as one line."""
+    with open_text(path) as stream:
+        return "".join(decoded_lines(stream, path))
+
+
+def decoded_lines(stream: Iterable[str], path: PathLike) -> Iterator[str]:
+    """Pass lines on, turning undecodable bytes into one clear error."""
+    number = 0
+    try:
+        for number, line in enumerate(stream, start=1):  # noqa: B007 - the number is for the error below
+            yield line
+    except UnicodeDecodeError as error:
+        raise LspluginError(
+            f"{path}, after line {number}: expected UTF-8 text, found other bytes ({error.reason})"
+        ) from None
+
+
+def open_text(path: PathLike) -> TextIO:
+    """Open a UTF-8 text file for reading, with one clear line when that cannot be."""
+    with _readable(path):
+        return Path(path).open(encoding="utf-8-sig")
+
+
+def open_bytes(path: PathLike) -> BinaryIO:
+    """Open a file for reading as bytes, with one clear line when that cannot be."""
+    with _readable(path):
+        return Path(path).open("rb")
+
+
+@contextmanager
+def _readable(path: PathLike) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise LspluginError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise LspluginError(f"{path}: expected a file, found a folder") from None
+    except PermissionError:
+        raise LspluginError(f"{path}: not readable by this user") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

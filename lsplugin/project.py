@@ -1,0 +1,213 @@
+"""A project's life on a server: create it, push tasks into it, pull annotations out of it.
+
+This is the only module that talks to Label Studio, always through its SDK, which is imported when it is first needed (it takes
+seconds). Every failure becomes one line that says what to do.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from lxml import etree
+
+from lsplugin.dataset import Task, check_tasks
+from lsplugin.errors import LspluginError
+from lsplugin.export import count_tasks
+from lsplugin.files import PathLike, atomic_file
+from lsplugin.validate import has_errors, validate, variables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from lsplugin.connection import Connection
+
+BATCH = 500
+"""Tasks in one import request: small enough for a progress bar, large enough not to matter."""
+
+EXPORT_TIMEOUT = 3600.0
+"""Seconds an export may take: 10,000 tasks took half a minute."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project on a server.
+
+    Attributes:
+        id: its number.
+        title: its name.
+        url: where a person opens it.
+        tasks: how many tasks it holds.
+        config: its labeling config.
+    """
+
+    id: int
+    title: str
+    url: str
+    tasks: int
+    config: str
+
+
+class Client:
+    """The calls that this package makes, on one server.
+
+    Args:
+        connection: which server, with which key; legacy tokens and personal access tokens both work.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        with self._translated("signing in"):
+            from label_studio_sdk.client import LabelStudio
+
+            self._sdk: Any = LabelStudio(base_url=connection.url, api_key=connection.api_key)  # type: ignore[no-untyped-call]
+
+    def find(self, project: str) -> Project:
+        """Find a project by its number or, when it is no number, by its exact title."""
+        with self._translated(f"looking up project {project}", project=project):
+            if project.isdigit():
+                return self._project(self._sdk.projects.get(int(project)))
+            found = [item for item in self._sdk.projects.list(title=project) if item.title == project]
+        if len(found) != 1:
+            how_many = "no project" if not found else f"{len(found)} projects"
+            raise LspluginError(f'{self.connection.url} has {how_many} titled "{project}": name it by its number')
+        return self.find(str(found[0].id))
+
+    def create(self, title: str, config: str) -> Project:
+        """Create an empty project; the config must be one that the editor can show."""
+        if not 3 <= len(title) <= 50:
+            raise LspluginError(f'a title has 3 to 50 characters in Label Studio, "{title}" has {len(title)}')
+        check_config(config)
+        with self._translated(f'creating "{title}"'):
+            return self._project(self._sdk.projects.create(title=title, label_config=config))
+
+    def delete(self, project: Project) -> None:
+        """Delete a project with everything in it."""
+        with self._translated(f"deleting project {project.id}"):
+            self._sdk.projects.delete(project.id)
+
+    def push(
+        self,
+        project: Project,
+        tasks: Sequence[Task],
+        *,
+        path: PathLike,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Check all tasks against the project's config, then import them in batches; return how many.
+
+        Args:
+            project: where to.
+            tasks: what to import.
+            path: the file they come from, for messages.
+            advance: called with the number of tasks after every batch.
+
+        Raises:
+            LspluginError: a bad row (nothing is sent then), or the server took fewer tasks than were sent.
+        """
+        check_tasks(tasks, displayed_fields(project.config), path=path)
+        before = self.find(str(project.id)).tasks
+        for start in range(0, len(tasks), BATCH):
+            batch = [task.to_dict() for task in tasks[start : start + BATCH]]
+            with self._translated(f"importing tasks into project {project.id}"):
+                # A repeated POST would import twice, so the SDK's own retries are off.
+                self._sdk.projects.import_tasks(
+                    project.id, request=batch, request_options={"max_retries": 0, "timeout": 600}
+                )
+            advance(len(batch))
+        taken = self.find(str(project.id)).tasks - before
+        if taken != len(tasks):
+            raise LspluginError(f"project {project.id} took {taken} of {len(tasks)} tasks; look at {project.url}")
+        return taken
+
+    def pull(self, project: Project, path: Path, *, advance: Callable[[int], None] = lambda _: None) -> int:
+        """Stream the project's JSON export into a file, atomically, and check its count; return the number of tasks.
+
+        Args:
+            project: where from.
+            path: where to; written whole or not at all.
+            advance: called with the number of bytes of every chunk.
+        """
+        with atomic_file(path) as temporary:
+            with self._translated(f"exporting project {project.id}"), temporary.open("wb") as stream:
+                chunks = self._sdk.projects.exports.download_sync(
+                    project.id,
+                    export_type="JSON",
+                    download_all_tasks=True,
+                    request_options={"timeout": EXPORT_TIMEOUT, "chunk_size": 1 << 20},
+                )
+                for chunk in chunks:
+                    stream.write(chunk)
+                    advance(len(chunk))
+            pulled = count_tasks(temporary, name=path)
+            if pulled != project.tasks:
+                raise LspluginError(
+                    f"the export of project {project.id} holds {pulled} tasks, the server says {project.tasks}; pull it again"
+                )
+        return pulled
+
+    def _project(self, found: Any) -> Project:  # noqa: ANN401 - the SDK's own model
+        return Project(
+            id=found.id,
+            title=found.title or "",
+            url=f"{self.connection.url}/projects/{found.id}",
+            tasks=found.task_number or 0,
+            config=found.label_config or "",
+        )
+
+    @contextmanager
+    def _translated(self, doing: str, *, project: str | None = None) -> Iterator[None]:
+        """Turn what the SDK and the network raise into one line."""
+        from label_studio_sdk.core.api_error import ApiError
+
+        url = self.connection.url
+        try:
+            yield
+        except httpx.ConnectError:
+            raise LspluginError(
+                f"no Label Studio at {url}: start one with `lsplugin serve`, or name another with --url"
+            ) from None
+        except httpx.HTTPError as error:
+            raise LspluginError(
+                f"{doing} at {url} broke off ({type(error).__name__}); is the server well? Run it again"
+            ) from None
+        except ApiError as error:
+            raise LspluginError(_explain(error.status_code, error.body, doing, url, project)) from None
+
+
+def check_config(config: str) -> None:
+    """Raise with the first error of a config that the editor could not show."""
+    issues = validate(config)
+    if has_errors(issues):
+        first = next(issue for issue in issues if issue.severity == "error")
+        raise LspluginError(
+            f"the config has errors, first on line {first.line}: {first.message} (all of them: lsplugin validate FILE)"
+        )
+
+
+def displayed_fields(config: str) -> list[str]:
+    """Names of the task fields that a config displays."""
+    return variables(etree.fromstring(config.encode(), etree.XMLParser(resolve_entities=False, no_network=True)))
+
+
+def _explain(status: int | None, body: object, doing: str, url: str, project: str | None) -> str:
+    detail = _detail(body)
+    if status in {401, 403}:
+        return (
+            f"{url} does not accept this key ({detail}): copy one from Account & Settings, Access Token, into --api-key"
+        )
+    if status == 404 and project is not None:
+        return f"{url} has no project {project}: see the number in the address of its page"
+    if status == 404:
+        return f"{url} answers 404 while {doing}: is this address a Label Studio? ({detail})"
+    return f"{doing} failed with {status} at {url}: {detail}"
+
+
+def _detail(body: object) -> str:
+    """Take the server's own reason out of its answer, as one short line."""
+    if isinstance(body, dict):
+        body = body.get("validation_errors") or body.get("detail") or body
+    return " ".join(str(body).split())[:300]

@@ -1,0 +1,126 @@
+"""Any Hugging Face backbone as a scalar scorer, in a folder that plain transformers can load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+from rm_lightning.errors import RewardModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+PAD = "<|pad|>"
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer with a pad token that is not its EOS token.
+
+    Plain transformers finds the last real token of a text by looking for the pad token, so an EOS that is also the pad token
+    would shift the score by one token. The vocabulary grows by one where there is no other way.
+    """
+    with named_model(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_config(name: str) -> PreTrainedConfig:
+    """Load a model's config; an unknown name is one clear line."""
+    with named_model(name):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name)
+        return config
+
+
+def load_scorer(
+    name: str, tokenizer: PreTrainedTokenizerBase, *, new: bool = False, dropout: bool = False
+) -> PreTrainedModel:
+    """Load a model with one output number.
+
+    Args:
+        name: a folder or a hub name.
+        tokenizer: from `load_tokenizer`; the embeddings grow to its size where needed.
+        new: the model is a backbone that is to become a reward model: a head is added. Otherwise it must have one already.
+        dropout: keep the backbone's dropout; off by default, as rewards should not be noisy.
+
+    Raises:
+        RewardModelError: the model is unknown, or it is a classifier with another number of labels.
+    """
+    config = load_config(name)
+    with named_model(name):
+        classifies = any("ForSequenceClassification" in kind for kind in config.architectures or [])
+        if (classifies or not new) and not (classifies and config.num_labels == 1):
+            found = (
+                f"{config.num_labels} labels" if classifies else f"a {' or '.join(config.architectures or ['model'])}"
+            )
+            raise RewardModelError(
+                f"{name}: a reward model has exactly 1 label, this is {found}; train one with rm_lightning fit"
+            )
+        switches = (
+            {} if dropout else {key: 0.0 for key in vars(config) if key.endswith(("pdrop", "dropout", "dropout_prob"))}
+        )
+        switches = {key: value for key, value in switches.items() if isinstance(getattr(config, key), float)}
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
+            name, num_labels=1, dtype=torch.float32, **switches
+        )
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # type: ignore[operator]
+        model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def score(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Score each text by its last real token, in float32 under any precision.
+
+    Args:
+        model: from `load_scorer`.
+        input_ids: (B, T), padded on either side.
+        attention_mask: (B, T), 1 = real token.
+
+    Returns:
+        scores, (B,), float32.
+    """
+    head = getattr(model, "score", None)
+    if not isinstance(head, torch.nn.Linear):  # encoders pool in ways of their own
+        logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
+        return logits[:, 0].float()
+    hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, H)
+    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+    last = (attention_mask * positions).argmax(dim=1)  # (B,)
+    pooled = hidden[torch.arange(len(last), device=last.device), last]  # (B, H)
+    with torch.autocast(pooled.device.type, enabled=False):
+        bias = None if head.bias is None else head.bias.float()
+        return F.linear(pooled.float(), head.weight.float(), bias)[:, 0]
+
+
+def window(config: PreTrainedConfig) -> int | None:
+    """Most tokens that a model can read at once, where its config says so."""
+    for name in ("max_position_embeddings", "n_positions"):
+        if isinstance(length := getattr(config, name, None), int):
+            return length
+    return None
+
+
+class named_model:  # noqa: N801 - used as a with statement
+    """Turn what transformers raises for a name that is no model into one line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        if Path(self.name).is_dir() and not (Path(self.name) / "config.json").is_file():
+            raise RewardModelError(f"{self.name}: no config.json in this folder, so it is not a model")
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError | ValueError):
+            reason = str(error).strip().splitlines()[0]
+            raise RewardModelError(
+                f"{self.name}: no such model, neither a folder here nor a name on a hub this machine reaches ({reason[:160]})"
+            ) from None
