@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 PathLike = str | os.PathLike[str]
 
+_SURROGATES = "backslashreplace"
+"""How half an emoji is written, which UTF-8 cannot hold: as \\ud83d, JSON's own escape."""
+
+_TOO_MUCH = "expected JSON of ordinary size, found a number too long or lists too deep to read"
+
 
 @contextmanager
 def atomic_file(path: PathLike, *, private: bool = False) -> Iterator[Path]:
@@ -33,8 +38,13 @@ def atomic_file(path: PathLike, *, private: bool = False) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise LspluginError(f"{target}: expected a file to write, found a folder; name a file inside it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    if target.exists() and not target.is_file():  # a device or a pipe would be replaced by the file
+        raise LspluginError(f"{target}: expected a file to write, found a device or pipe; name a regular file")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise LspluginError(f"{target}: cannot be written ({error.strerror}); name another file") from None
     os.close(handle)
     temporary = Path(name)
     try:
@@ -86,7 +96,7 @@ def check_replaceable(path: PathLike, *, marker: str) -> Path:
 def write_text(path: PathLike, text: str, *, private: bool = False) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_file(path, private=private) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=_SURROGATES)
 
 
 def write_json(path: PathLike, value: object) -> None:
@@ -97,21 +107,24 @@ def write_json(path: PathLike, value: object) -> None:
 def write_jsonl(path: PathLike, rows: Iterable[object]) -> int:
     """Write one JSON value a line, atomically; return how many."""
     count = 0
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", errors=_SURROGATES) as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             count += 1
     return count
 
 
-def read_json(path: PathLike) -> Any:  # noqa: ANN401 - JSON is whatever it is; callers check
-    """Read one JSON value; a file that is not JSON is reported with its line."""
+def read_json(path: PathLike, *, name: PathLike | None = None) -> Any:  # noqa: ANN401 - JSON is whatever it is; callers check
+    """Read one JSON value; a file that is not JSON is reported with its line, under `name` when it is a temporary one."""
+    called = name or path
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise LspluginError(
-            f"{path}, line {error.lineno}: expected JSON, found something else ({error.msg}, column {error.colno})"
+            f"{called}, line {error.lineno}: expected JSON, found something else ({error.msg}, column {error.colno})"
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise LspluginError(f"{called}: {_TOO_MUCH} ({error})") from None
 
 
 def read_jsonl(path: PathLike) -> Iterator[tuple[int, Any]]:
@@ -126,6 +139,8 @@ def read_jsonl(path: PathLike) -> Iterator[tuple[int, Any]]:
                 raise LspluginError(
                     f"{path}, line {number}: expected one JSON object a line, found something else ({error.msg})"
                 ) from None
+            except (ValueError, RecursionError) as error:
+                raise LspluginError(f"{path}, line {number}: {_TOO_MUCH} ({error})") from None
 
 
 def read_text(path: PathLike) -> str:

@@ -141,7 +141,9 @@ def split_by_prompt(
     """
     key = seed.to_bytes(8, "big", signed=True)
     texts = [prompt_text(prompt) for prompt in prompts]
-    drawn = sorted(set(texts), key=lambda text: hashlib.blake2b(text.encode(), key=key).digest())
+    drawn = sorted(
+        set(texts), key=lambda text: hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=key).digest()
+    )
     out = set(drawn[: round(held_out * len(drawn))])
     train = [row for row, text in zip(rows, texts, strict=True) if text not in out]
     rest = [row for row, text in zip(rows, texts, strict=True) if text in out]

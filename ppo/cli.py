@@ -37,7 +37,7 @@ Accelerator = Annotated[str, typer.Option("--accelerator", help="Device: auto, c
 Seed = Annotated[int, typer.Option("--seed", help="Of the sampling.")]
 
 DEFAULT_REWARD = "runs/rm"
-DEMO_SETTINGS = {"learning_rate": 3e-4, "episodes": 6400, "minibatch_size": 32}
+DEMO_SETTINGS = {"learning_rate": 3e-4, "episodes": 2560, "minibatch_size": 32}
 """What the demo world's tiny model takes; used when no policy is named."""
 
 
@@ -205,8 +205,9 @@ def _policy_name(name: str | None) -> str:
         return name
     from demo_world.base import base_model
 
-    console.say("no policy named: the demo world's base model is used (trained at the first call, about a minute)")
-    return str(base_model())
+    console.say("no policy named: the demo world's base model is used")
+    with console.progress("making the demo world's base model (about a minute, once)"):
+        return str(base_model())
 
 
 def _policy(name: str | None, accelerator: str) -> Policy:

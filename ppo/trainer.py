@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ppo.settings import PPOConfig, Sampling
 
 
+DIVERGED = "the run diverged: {} is not finite; lower --learning-rate or raise --kl-coef"
+
+
 class Rollout(NamedTuple):
     """A batch of sampled answers, with all that an update needs.
 
@@ -195,8 +198,11 @@ def _step(
     out = actor(batch.input_ids, batch.mask, mask.shape[1], sampling.temperature)
     surrogate = policy_loss(out.logprobs, batch.logprobs, batch.advantages, mask, cliprange=config.cliprange)
     error = value_loss(out.values, batch.values, batch.returns, mask, cliprange_value=config.cliprange_value)
-    fabric.backward(surrogate.loss + config.vf_coef * error)
-    fabric.clip_gradients(actor, optimizer, max_norm=config.max_grad_norm)
+    loss = surrogate.loss + config.vf_coef * error
+    if not loss.isfinite():
+        raise PPOError(DIVERGED.format("the loss"))
+    fabric.backward(loss)
+    fabric.clip_gradients(actor, optimizer, max_norm=config.max_grad_norm, error_if_nonfinite=False)
     optimizer.step()
     optimizer.zero_grad()
     return {
@@ -223,5 +229,5 @@ def _metrics(config: PPOConfig, rollout: Rollout, steps: list[dict[str, Tensor]]
     values = {name: float(value) for name, value in numbers.items()}
     if not all(math.isfinite(value) for value in values.values()):
         bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
-        raise PPOError(f"the run diverged: {bad} is not finite; lower --learning-rate or raise --kl-coef")
+        raise PPOError(DIVERGED.format(bad))
     return values

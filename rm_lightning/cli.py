@@ -14,6 +14,7 @@ from lsplugin import console
 from lsplugin.files import atomic_folder, check_replaceable, write_json
 from lsplugin.preferences import write_pairs
 from rm_lightning.data import PreferenceData
+from rm_lightning.defaults import default_backbone, default_pairs
 from rm_lightning.module import RewardModel
 from rm_lightning.quiet import quiet
 from rm_lightning.statistics import wilson_interval
@@ -58,8 +59,14 @@ class RewardCLI(LightningCLI):
         config = self.config[self.subcommand]
         if self.subcommand == "fit":
             check_replaceable(config.output, marker=MARKER)
+        if config.model.backbone is None:
+            console.say("no --model.backbone given: the demo world's base model is used")
+            with console.progress("making the demo world's base model (about a minute, once)"):
+                default_backbone()
         if config.data.pairs is None:
             console.say("no --data.pairs given: the demo world's pairs, labelled by simulated annotators, are used")
+            with console.progress("making the demo world's pairs (once)"):
+                default_pairs(config.data.seed)
         if config.trainer.precision is None:  # bf16 autocast is slower than float32 on CPUs
             config.trainer.precision = "bf16-mixed" if _on_gpu(config.trainer.accelerator) else "32-true"
         if config.trainer.logger is None:
