@@ -64,7 +64,8 @@ def render(
     elif create is None:
         typer.echo(config, nl=False)
     if create is not None:
-        project = _client(url, api_key).create(create, config)
+        with _client(url, api_key) as client:
+            project = client.create(create, config)
         console.say(f'created project {project.id} "{project.title}": {project.url}')
         typer.echo(project.id)
 
@@ -151,15 +152,15 @@ def create(
     check_config(text)
     rows = read_dataset(tasks) if tasks is not None else []
     check_tasks(rows, displayed_fields(text), path=tasks or "")
-    client = _client(url, api_key)
-    project = client.create(title, text)
-    try:
-        if tasks is not None:
-            with console.progress("importing tasks", len(rows)) as advance:
-                client.push(project, rows, path=tasks, advance=advance)
-    except BaseException:
-        client.delete(project)
-        raise
+    with _client(url, api_key) as client:
+        project = client.create(title, text)
+        try:
+            if tasks is not None:
+                with console.progress("importing tasks", len(rows)) as advance:
+                    client.push(project, rows, path=tasks, advance=advance)
+        except BaseException:
+            client.delete(project)
+            raise
     console.say(f'created project {project.id} "{project.title}" with {len(rows)} tasks: {project.url}')
     typer.echo(project.id)
 
@@ -175,9 +176,8 @@ def push(
     from lsplugin.dataset import read_dataset
 
     rows = read_dataset(dataset)
-    client = _client(url, api_key)
-    found = client.find(project)
-    with console.progress("importing tasks", len(rows)) as advance:
+    with _client(url, api_key) as client, console.progress("importing tasks", len(rows)) as advance:
+        found = client.find(project)
         count = client.push(found, rows, path=dataset, advance=advance)
     console.say(f"{count} tasks are in project {found.id}: {found.url}")
 
@@ -190,9 +190,9 @@ def pull(
     api_key: ApiKey = None,
 ) -> None:
     """Export a project as Label Studio's own JSON, labelled or not, and check that every task is there."""
-    client = _client(url, api_key)
-    found = client.find(project)
-    with console.progress("exporting (the server prepares the file first)") as advance:
+    waiting = "exporting (the server prepares the file first)"
+    with _client(url, api_key) as client, console.progress(waiting) as advance:
+        found = client.find(project)
         count = client.pull(found, output, advance=lambda _: advance(0))
     console.say(f"wrote {output}: {count} tasks of project {found.id}")
 

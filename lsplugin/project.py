@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from lxml import etree
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 BATCH = 500
 """Tasks in one import request: small enough for a progress bar, large enough not to matter."""
+
+TIMEOUT = 60.0
+"""Seconds the server may take for an ordinary answer."""
 
 EXPORT_TIMEOUT = 3600.0
 """Seconds an export may take: 10,000 tasks took half a minute."""
@@ -60,10 +63,21 @@ class Client:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        # Connections are not kept alive: Label Studio's own server answers the next request on one 40 ms later.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(timeout=TIMEOUT, limits=limits, follow_redirects=True)
         with self._translated("signing in"):
             from label_studio_sdk.client import LabelStudio
 
-            self._sdk: Any = LabelStudio(base_url=connection.url, api_key=connection.api_key)  # type: ignore[no-untyped-call]
+            self._sdk: Any = LabelStudio(  # type: ignore[no-untyped-call]
+                base_url=connection.url, api_key=connection.api_key, httpx_client=self._http
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
 
     def find(self, project: str) -> Project:
         """Find a project by its number or, when it is no number, by its exact title."""

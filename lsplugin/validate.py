@@ -222,6 +222,7 @@ def _style(root: etree._Element) -> Iterator[Issue]:
                     line,
                     "@import loads CSS from elsewhere into every annotator's browser: paste the rules",
                 )
+                continue
             elif rule.type == "qualified-rule":
                 yield from _selectors(rule, line)
             yield from _foreign_urls(rule, line)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is no folder is unknown at once, here as anywhere offline
+
 import platformdirs
 import pytest
 from filelock import FileLock

@@ -45,7 +45,7 @@ def test_prompts_of_different_lengths_do_not_touch_each_other(tmp_path: Path) ->
         theirs = policy.model.generate(  # type: ignore[operator]
             input_ids=input_ids, attention_mask=mask.long(), max_new_tokens=8, do_sample=False
         )
-        assert policy.tokenizer.decode(theirs[0, input_ids.shape[1] :], skip_special_tokens=True).strip() == text
+        assert str(policy.tokenizer.decode(theirs[0, input_ids.shape[1] :], skip_special_tokens=True)).strip() == text
 
 
 def test_finished_answers_leave_and_the_mask_ends_with_eos(tmp_path: Path) -> None:

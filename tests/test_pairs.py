@@ -1,0 +1,179 @@
+"""Annotations become pairs, and every one of them is accounted for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsplugin.errors import LspluginError
+from lsplugin.export import read_export
+from lsplugin.pairs import Accounting, Fields, pairs_from_export
+from tests.helpers import GOOD_CONFIG, pairwise_result, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = {"prompt": "p", "answer1": "one", "answer2": "two"}
+
+
+def annotation(result: object, **more: Any) -> dict[str, Any]:
+    return {"id": 1, "completed_by": 4, "result": result, "was_cancelled": False, **more}
+
+
+def task(*annotations: dict[str, Any], data: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    return {"id": 7, "data": data or DATA, "annotations": list(annotations), **more}
+
+
+def convert(*tasks: dict[str, Any], **options: Any) -> tuple[list[Any], Accounting]:
+    accounting = Accounting()
+    return list(pairs_from_export(tasks, accounting, **options)), accounting
+
+
+def test_an_export_worked_by_hand() -> None:
+    pairs, accounting = convert(
+        task(annotation(pairwise_result("left"), id=11, lead_time=2.5), meta={"models": {"answer1": "m"}}),
+        task(
+            annotation(pairwise_result("right")),
+            annotation(pairwise_result("left"), completed_by={"id": 5, "email": "a@b.c"}),
+        ),
+        task(annotation(pairwise_result("left"), was_cancelled=True), annotation([])),
+        task(annotation([{"type": "textarea", "from_name": "reason", "value": {"text": ["because"]}}])),
+        task(annotation(pairwise_result("left")), data={**DATA, "answer2": "one"}),
+        task(),
+    )
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in pairs] == [
+        ("p", "one", "two"), ("p", "two", "one"), ("p", "one", "two")
+    ]  # fmt: skip
+    assert pairs[0].meta == {
+        "task": 7,
+        "annotation": 11,
+        "annotator": 4,
+        "chosen_side": "left",
+        "lead_time": 2.5,
+        "task_meta": {"models": {"answer1": "m"}},
+    }
+    assert [pair.meta["annotator"] for pair in pairs] == [4, 4, 5]
+    assert accounting.to_dict() == {
+        "tasks": 6,
+        "unlabelled": 1,
+        "annotations": 7,
+        "pairs": 3,
+        "dropped": {
+            "both answers are identical": 1,
+            "no comparison among its results": 1,
+            "skipped by the annotator": 1,
+            "submitted without a choice": 1,
+        },
+    }
+
+
+KINDS = st.sampled_from(["left", "right", "skip", "empty", "banana", "other"])
+
+
+def of_kind(kind: str) -> dict[str, Any]:
+    if kind in {"skip", "empty"}:
+        return annotation([], was_cancelled=kind == "skip")
+    return annotation([{"type": "rating", "value": {}}] if kind == "other" else pairwise_result(kind))
+
+
+@given(st.lists(st.lists(KINDS, max_size=4), max_size=6))
+def test_counts_in_are_counts_out_for_any_mixture(kinds: list[list[str]]) -> None:
+    pairs, accounting = convert(*(task(*map(of_kind, row)) for row in kinds), skip_bad=True)
+    flat = [kind for row in kinds for kind in row]
+    assert accounting.annotations == len(flat) == len(pairs) + accounting.dropped.total()
+    assert len(pairs) == sum(kind in {"left", "right"} for kind in flat)
+    assert accounting.dropped["not understood"] == flat.count("banana")
+    assert accounting.unlabelled == sum(not row for row in kinds)
+
+
+@given(st.lists(st.sampled_from(["left", "right"]), max_size=5), st.text(min_size=1), st.text(min_size=1))
+def test_swapping_the_sides_changes_nothing(sides: list[str], one: str, two: str) -> None:
+    def pairs(*, swapped: bool) -> list[tuple[str, str]]:
+        answers = (two, one) if swapped else (one, two)
+        chosen = [{"left": "right", "right": "left"}[side] if swapped else side for side in sides]
+        data = {"prompt": "p", "answer1": answers[0], "answer2": answers[1]}
+        found, _ = convert(task(*(annotation(pairwise_result(side)) for side in chosen), data=data))
+        return [(pair.chosen, pair.rejected) for pair in found]
+
+    assert pairs(swapped=True) == pairs(swapped=False)
+
+
+@pytest.mark.parametrize("value", ["banana", None, "none"])
+def test_unknown_values_stop_with_the_task(value: str | None) -> None:
+    bad = task(annotation([{"type": "pairwise", "value": {"selected": value}}]))
+    with pytest.raises(LspluginError, match=r"task 7: expected the comparison to be left or right, found .*--skip-bad"):
+        convert(bad)
+    assert convert(bad, skip_bad=True)[1].dropped == {"not understood": 1}
+
+
+def test_missing_fields_name_what_there_is() -> None:
+    with pytest.raises(
+        LspluginError, match=r"task 7: the field `answer1` is missing \(it has prompt, left\); .*--config"
+    ):
+        convert(task(annotation(pairwise_result("left")), data={"prompt": "p", "left": "x"}))
+
+
+def test_other_names_come_from_the_config() -> None:
+    config = (
+        GOOD_CONFIG.replace("comparison", "pw")
+        .replace('"$answer', '"$text')
+        .replace("answer1,answer2", "answer2,answer1")
+    )
+    fields = Fields.from_config(config)
+    assert fields == Fields("prompt", "text2", "text1", "pw")
+    data = {"prompt": "p", "text1": "one", "text2": "two"}
+    two_controls = [*pairwise_result("right", "other"), *pairwise_result("left", "pw")]
+    pairs, _ = convert(task(annotation(two_controls), data=data), fields=fields)
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [("two", "one")]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("<View/>", "no <Pairwise>"),
+        (GOOD_CONFIG.replace("answer1,answer2", "answer1,nothing"), "does not name two objects"),
+        (GOOD_CONFIG.replace('  <Text name="prompt" value="$prompt"/>\n', ""), "displays no prompt"),
+    ],
+)
+def test_configs_that_make_no_pairs_are_refused(config: str, said: str) -> None:
+    with pytest.raises(LspluginError, match=said):
+        Fields.from_config(config)
+
+
+class TestReading:
+    def test_tasks_come_one_at_a_time(self, tmp_path: Path) -> None:
+        """What is broken after the first task is not looked at before the second is asked for."""
+        first = write_json(tmp_path / "e.json", [task()]).read_text().removesuffix("]")
+        (tmp_path / "e.json").write_text(first + ", " + " " * 200_000 + "broken]")
+        tasks = read_export(tmp_path / "e.json")
+        assert next(tasks)["id"] == 7
+        with pytest.raises(LspluginError, match="line 1: expected JSON"):
+            next(tasks)
+
+    def test_any_text_is_read_back(self, tmp_path: Path) -> None:
+        data = {"prompt": 'a\n\n"b" \\ 😀 שלום \u2028', "answer1": "", "answer2": "\t"}
+        (found,) = read_export(write_json(tmp_path / "e.json", [task(data=data)]))
+        assert found["data"] == data
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ("", "line 1: expected JSON"),
+            ('{"id": 1}', "expected a list of tasks"),
+            ("[1]", "task 1: expected a task with its `data`, found the number 1"),
+            ('[{"id": 1}]', "task 1: expected a task with its `data`"),
+            ('[{"data": {}},\n{"data": }]', "line 2: expected JSON"),
+            ('[{"data": {}}', "line 1: expected JSON"),
+        ],
+    )
+    def test_what_is_no_export_is_named(self, content: str, said: str, tmp_path: Path) -> None:
+        (tmp_path / "e.json").write_text(content)
+        with pytest.raises(LspluginError, match=said):
+            list(read_export(tmp_path / "e.json"))
+
+    def test_a_csv_like_row_without_annotations_is_explained(self) -> None:
+        with pytest.raises(LspluginError, match="export as JSON"):
+            convert({"id": 7, "data": DATA})
