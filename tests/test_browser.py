@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Browser, Locator, Page, Response
 
     from tests.conftest import LabelStudio
 
@@ -35,7 +35,7 @@ def page(browser: Browser, connected: LabelStudio) -> Iterator[Page]:
     page.fill("[name=email]", connected.user)
     page.fill("[name=password]", connected.password)
     page.click("[type=submit]")
-    page.wait_for_url("**/projects**")
+    page.wait_for_url(lambda url: "/login" not in url)
     yield page
     context.close()
 
@@ -52,6 +52,10 @@ def open_task(page: Page, url: str, project: str) -> Locator:
     return root
 
 
+def _is_submission(response: Response) -> bool:
+    return "/annotations" in response.url and response.request.method == "POST"
+
+
 def test_label_a_task_by_mouse(page: Page, connected: LabelStudio, tmp_path: Path) -> None:
     write_json(tmp_path / "d.json", [ROW])
     run_cli(["lsplugin", "render", "-o", "config.xml"])
@@ -60,11 +64,11 @@ def test_label_a_task_by_mouse(page: Page, connected: LabelStudio, tmp_path: Pat
     editor = page.locator(".lsf-main-view")
     assert "Incorrect" not in editor.inner_text()
     assert "error" not in editor.inner_text().lower()
-    for field, box in (
+    for field, shown in (
         ("prompt", root.locator(".lsplugin-prompt")),
         ("answer1", root.locator(".lsplugin-answer").first),
     ):
-        assert box.inner_text().strip() == ROW[field]  # markup is shown as the text that it is
+        assert shown.inner_text().strip() == ROW[field]  # markup is shown as the text that it is
 
     answers = [root.locator(".lsplugin-answer").nth(number) for number in (0, 1)]
 
@@ -104,9 +108,7 @@ def test_label_a_task_by_mouse(page: Page, connected: LabelStudio, tmp_path: Pat
     assert chosen_second == [plain[0], chosen_first[0]]
     page.screenshot(path=tmp_path / "chosen.png")
 
-    with page.expect_response(
-        lambda response: "/annotations" in response.url and response.request.method == "POST"
-    ) as sent:
+    with page.expect_response(_is_submission) as sent:
         page.get_by_role("button", name="Submit").click()
     assert sent.value.status == 201
     run_cli(["lsplugin", "pull", project, "-o", "export.json"])

@@ -6,7 +6,7 @@ import gzip
 import json
 import random
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -95,8 +95,8 @@ def test_what_several_people_enter_comes_back(connected: LabelStudio, admin: Per
     assert len(export) == 6
     expected = {prompt: side for prompt, side, _ in entered if side}
     for pair in pairs:
-        number = str(pair["prompt"]).removeprefix("p")
-        one, two = f"one {number}", f"two {number}"
+        index = str(pair["prompt"]).removeprefix("p")
+        one, two = f"one {index}", f"two {index}"
         assert (pair["chosen"], pair["rejected"]) == (
             (one, two) if expected[str(pair["prompt"])] == "left" else (two, one)
         )
@@ -155,7 +155,7 @@ def test_the_simulated_annotators_label_everything_and_the_same_way_again(
     rows = []
     for prompt in prompts(0)[:15]:
         one = review(rng, prompt)
-        two = next(text for text in iter(lambda prompt=prompt: review(rng, prompt), "") if text != one)
+        two = next(text for text in (review(rng, prompt) for _ in range(50)) if text != one)
         rows.append({"prompt": prompt, "answer1": one, "answer2": two})
     write_json(tmp_path / "d.json", rows)
     outcomes = []
@@ -180,7 +180,9 @@ def test_300_real_comparisons_come_back_as_the_same_300_pairs(
 ) -> None:
     """Multi-turn text as it is, shown on sides drawn by a coin, labelled as the people labelled it."""
     rng = random.Random(0)
-    rows, expected, sides = [], [], {}
+    rows: list[dict[str, Any]] = []
+    expected: list[tuple[str, str, str]] = []
+    sides: dict[int, str] = {}
     with gzip.open(real_data / "prefs" / "hh-rlhf" / "harmless-base.test.jsonl.gz", "rt", encoding="utf-8") as stream:
         for line in stream:
             row = json.loads(line)
