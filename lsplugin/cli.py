@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,15 +118,12 @@ def serve(
         return
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with console.progress(waiting) as advance:
-            running = server.serve(data, port=port, tick=lambda _: advance(0))
-            started = running.__enter__()  # the bar ends here, the server does not
-        try:
-            _say_where(started.connection, data)
-            code = started.process.wait()
+        with ExitStack() as stack:
+            with console.progress(waiting) as advance:
+                running = stack.enter_context(server.serve(data, port=port, tick=lambda _: advance(0)))
+            _say_where(running.connection, data)
+            code = running.process.wait()
             raise LspluginError(f"label-studio ended by itself with exit code {code}; see {data / server.LOG_FILE}")
-        finally:
-            running.__exit__(None, None, None)
     except KeyboardInterrupt:
         console.say("stopped")
 

@@ -82,14 +82,7 @@ def serve(data: Path, *, port: int | None = None, tick: Callable[[float], None] 
     """
     program = find_program()
     data.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(data / "serve.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise LspluginError(
-            f"{data} is being served already ({address_of(data)}); stop it with `lsplugin serve --stop`"
-        ) from None
-    with lock:
+    with _sole_server(data):
         file = data / CONNECTION_FILE
         values = _credentials(file) | {URL_VARIABLE: f"http://127.0.0.1:{_free_port(port)}"}
         write_connection_file(file, values | {URL_VARIABLE: ""})  # an earlier address is no longer ours
@@ -118,6 +111,22 @@ def serve(data: Path, *, port: int | None = None, tick: Callable[[float], None] 
         finally:
             _stop(process)
             (data / "serve.pid").unlink(missing_ok=True)
+
+
+@contextmanager
+def _sole_server(data: Path) -> Iterator[None]:
+    """Hold the folder's lock: whoever holds it is its server."""
+    lock = FileLock(data / "serve.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise LspluginError(
+            f"{data} is being served already ({address_of(data)}); stop it with `lsplugin serve --stop`"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find_program() -> str:

@@ -15,7 +15,7 @@ from lsplugin.files import atomic_folder, check_replaceable, write_json
 from lsplugin.preferences import write_pairs
 from rm_lightning.data import PreferenceData
 from rm_lightning.defaults import default_backbone, default_pairs
-from rm_lightning.module import RewardModel
+from rm_lightning.module import LEARNING_RATE, RewardModel
 from rm_lightning.quiet import quiet
 from rm_lightning.statistics import wilson_interval
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 MARKER = "metrics.json"
 """The file that says a folder is an earlier export, which may be replaced."""
+
+
+DEMO_LEARNING_RATE = 5e-4
+"""What the demo world's tiny model takes; used when no backbone and no other rate is named."""
 
 
 class RewardCLI(LightningCLI):
@@ -60,7 +64,11 @@ class RewardCLI(LightningCLI):
         if self.subcommand == "fit":
             check_replaceable(config.output, marker=MARKER)
         if config.model.backbone is None:
-            console.say("no --model.backbone given: the demo world's base model is used")
+            console.say(
+                "no --model.backbone given: the demo world's base model is used, with a learning rate that fits it"
+            )
+            if config.model.learning_rate == LEARNING_RATE:
+                config.model.learning_rate = DEMO_LEARNING_RATE
             with console.progress("making the demo world's base model (about a minute, once)"):
                 default_backbone()
         if config.data.pairs is None:

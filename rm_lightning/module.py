@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rm_lightning.data import Batch
 
 
+LEARNING_RATE = 2e-5
+"""Fits backbones of a hundred million parameters and more; smaller ones take more."""
+
+
 class RewardModel(L.LightningModule):
     """Scores answers so that chosen ones score higher.
 
@@ -38,7 +42,7 @@ class RewardModel(L.LightningModule):
         self,
         backbone: str | None = None,
         join: str | None = None,
-        learning_rate: float = 2e-5,  # noqa: ARG002 - save_hyperparameters keeps it
+        learning_rate: float = LEARNING_RATE,  # noqa: ARG002 - save_hyperparameters keeps it
         weight_decay: float = 0.0,  # noqa: ARG002
         warmup: float = 0.05,  # noqa: ARG002
         dropout: bool = False,  # noqa: FBT001, FBT002 - a config key of LightningCLI

@@ -109,7 +109,7 @@ def test_kl_of_the_evaluation_is_the_kl(tmp_path: Path) -> None:
     """Estimated from 3,000 answers, against the sum over every possible one."""
     base, tuned = word_policy(tmp_path / "base"), word_policy(tmp_path / "tuned")
     with torch.no_grad():
-        tuned.model.transformer.wte.weight[0] *= 1.3  # type: ignore[union-attr, index, operator]
+        tuned.model.transformer.wte.weight[0] *= 3.0  # type: ignore[union-attr, index, operator]
     new, old = (response_distribution(policy, "c", 2) for policy in (tuned, base))
     exact = float((new * (new / old).log()).sum())
     assert exact > 0.01
