@@ -135,7 +135,7 @@ def find_program() -> str:
     program = str(beside) if beside.exists() else shutil.which("label-studio")
     if program is None:
         raise LspluginError(
-            "label-studio is not installed here: pip install 'label-studio-rlhf[server]', "
+            "label-studio is not installed here: pip install label-studio, "
             "or name a running one with --url and --api-key"
         )
     return program
