@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from rm_lightning.errors import RewardModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -108,19 +115,26 @@ def window(config: PreTrainedConfig) -> int | None:
     return None
 
 
-class named_model:  # noqa: N801 - used as a with statement
-    """Turn what transformers raises for a name that is no model into one line."""
+@contextmanager
+def named_model(name: str) -> Iterator[None]:
+    """Turn what transformers raises for a name that is no model into one line, at once where no hub can be asked."""
+    try:
+        _check_known(name)
+        yield
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RewardModelError(
+            f"{name}: no such model, neither a folder here nor a name on a hub this machine reaches ({reason[:160]})"
+        ) from None
 
-    def __init__(self, name: str) -> None:
-        self.name = name
 
-    def __enter__(self) -> None:
-        if Path(self.name).is_dir() and not (Path(self.name) / "config.json").is_file():
-            raise RewardModelError(f"{self.name}: no config.json in this folder, so it is not a model")
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError | ValueError):
-            reason = str(error).strip().splitlines()[0]
-            raise RewardModelError(
-                f"{self.name}: no such model, neither a folder here nor a name on a hub this machine reaches ({reason[:160]})"
-            ) from None
+def _check_known(name: str) -> None:
+    """Raise for a folder without a model, and for a hub name that is neither cached nor to be had: retries take half a minute."""
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise RewardModelError(f"{name}: no config.json in this folder, so it is not a model")
+        return
+    if constants.HF_HUB_OFFLINE or getproxies() or isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    hub = urlsplit(constants.ENDPOINT)
+    socket.create_connection((hub.hostname, hub.port or 443), timeout=5).close()
