@@ -116,7 +116,8 @@ def serve(
             connection = server.detach(data, port=port, tick=lambda _: advance(0))
         _say_where(connection, data)
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in (signal.SIGTERM, signal.SIGINT):  # a shell that starts it in the background has Ctrl-C ignored
+        signal.signal(name, _interrupt)
     try:
         with ExitStack() as stack:
             with console.progress(waiting) as advance:
