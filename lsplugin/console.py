@@ -32,10 +32,19 @@ def run(app: typer.Typer, args: Sequence[str] | None = None) -> None:
         app: the command line.
         args: its arguments; those of the process when None.
     """
-    try:
+    with mistakes_as_lines():
         app(args=list(args) if args is not None else None)
+
+
+@contextmanager
+def mistakes_as_lines() -> Iterator[None]:
+    """Turn a mistake, or what the system refuses (a full disk, a file that may not be written), into one line and exit 1."""
+    try:
+        yield
     except LspluginError as error:
-        fail(error)
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or 'the system says'}: {error.strerror or error}")
 
 
 def share_cores() -> None:
@@ -47,9 +56,9 @@ def share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def fail(error: Exception) -> None:
+def fail(message: str) -> None:
     """Print one line and exit with 1."""
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(1)
 
 

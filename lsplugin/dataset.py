@@ -89,6 +89,8 @@ def _problem(task: Task, fields: Sequence[str]) -> str | None:
         value = task.data[name]
         if not isinstance(value, str) or not value.strip():
             return f"`{name}` should be text, found {kind(value)}"
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            return f"`{name}` holds half a character (a lone surrogate), which no file can keep"
     answers = [task.data[name] for name in fields if name.startswith("answer")]
     if len(set(answers)) < len(answers):
         return "the answers are identical, so there is nothing to compare"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ppo.errors import PPOError
 from ppo.policy import reference_logprobs
 from ppo.sampling import sample
 
@@ -48,6 +49,8 @@ def evaluate(
         For each reward and for `length` (tokens): mean and 95% interval of base, of tuned, and of their difference by prompt;
         `kl`, the tuned policy's KL to the base in nats a sequence, estimated from its own answers; and every answer.
     """
+    if len(prompts) < 2:
+        raise PPOError(f"expected 2 held-out prompts or more, for an interval, found {len(prompts)}")
     before = _answers(base, None, prompts, sampling, seed, batch_size, advance)
     after = _answers(policy, base, prompts, sampling, seed, batch_size, advance)
     report: dict[str, Any] = {"prompts": len(prompts), "kl": interval(after["kl"]), "measures": {}}

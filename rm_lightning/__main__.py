@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lsplugin.console import fail, share_cores
-from lsplugin.errors import LspluginError
+from lsplugin.console import mistakes_as_lines, share_cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,10 +15,8 @@ def main(args: Sequence[str] | None = None) -> None:
     share_cores()
     from rm_lightning.cli import main as run
 
-    try:
+    with mistakes_as_lines():
         run(args)
-    except LspluginError as error:
-        fail(error)
 
 
 if __name__ == "__main__":

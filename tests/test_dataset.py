@@ -54,6 +54,12 @@ def test_all_bad_rows_are_reported_at_once(tmp_path: Path) -> None:
     assert said.endswith("and 2 more")
 
 
+def test_half_a_character_is_found_before_anything_is_sent(tmp_path: Path) -> None:
+    tasks = read_dataset(write_json(tmp_path / "d.json", [ROW]))
+    with pytest.raises(LspluginError, match="row 1: `answer2` holds half a character"):
+        check_tasks([Task({**tasks[0].data, "answer2": "half \ud83d"}, {}, 1)], FIELDS, path="d.json")
+
+
 def test_a_good_dataset_passes(tmp_path: Path) -> None:
     tasks = read_dataset(write_json(tmp_path / "d.json", [ROW, {**ROW, "answer2": "ö 😀 <b>"}]))
     check_tasks(tasks, FIELDS, path="d.json")

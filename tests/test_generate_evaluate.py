@@ -124,6 +124,12 @@ def test_kl_of_the_evaluation_is_the_kl(tmp_path: Path) -> None:
         assert abs(measured["mean"] - float(distribution @ lengths)) < 4 * standard_error
 
 
+def test_one_prompt_has_no_interval(tmp_path: Path) -> None:
+    policy = word_policy(tmp_path)
+    with pytest.raises(PPOError, match="2 held-out prompts or more"):
+        evaluate(policy, policy, ["a"], {"words": count_words}, sampling=SAMPLING, seed=0)
+
+
 def test_interval_by_hand() -> None:
     # mean 2, standard deviation 1 (n - 1), standard error 1 / sqrt(3)
     half = 1.959964 / math.sqrt(3)

@@ -76,6 +76,12 @@ def test_mistakes_in_files_are_found_before_any_server_is_asked(tmp_path: Path) 
     )
 
 
+def test_what_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    said = complaint(["lsplugin", "render", "-o", tmp_path / "file" / "config.xml"])
+    assert str(tmp_path / "file") in said
+
+
 def test_no_server_there(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{unused_port()}"
     for command in (["pull", "1", "-o", tmp_path / "e.json"], ["create", "Title"]):
