@@ -64,10 +64,11 @@ def base(seed: Seed = 0) -> None:
 def label(
     project: Annotated[int, typer.Argument(help="The number of the project.")],
     url: Annotated[
-        str | None, typer.Option(help="Label Studio's address [env: LABEL_STUDIO_URL].", show_default=False)
+        str | None, typer.Option(help="Label Studio's address (or the variable LABEL_STUDIO_URL).", show_default=False)
     ] = None,
     api_key: Annotated[
-        str | None, typer.Option(help="Access token, of either kind [env: LABEL_STUDIO_API_KEY].", show_default=False)
+        str | None,
+        typer.Option(help="Access token, of either kind (or the variable LABEL_STUDIO_API_KEY).", show_default=False),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where the counts go (JSON).", show_default=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
-import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lsplugin import console
+from lsplugin.cli_options import ApiKey, Url, client
+from lsplugin.cli_render import render, templates
+from lsplugin.cli_validate import rules, validate
 from lsplugin.errors import LspluginError
 
 if TYPE_CHECKING:
@@ -25,72 +27,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Url = Annotated[
-    str | None, typer.Option("--url", help="Label Studio's address [env: LABEL_STUDIO_URL].", show_default=False)
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option("--api-key", help="Access token, of either kind [env: LABEL_STUDIO_API_KEY].", show_default=False),
-]
-Answers = Annotated[int, typer.Option("--answers", help="How many answers are compared.")]
-Theme = Annotated[str, typer.Option("--theme", help="Name of a shipped theme.")]
-Question = Annotated[str | None, typer.Option("--question", help="The line above the answers.", show_default=False)]
 Data = Annotated[Path, typer.Option("--data", help="Folder of the server's database, uploads and log.")]
 ProjectName = Annotated[str, typer.Argument(metavar="PROJECT", help="Number or exact title of a project.")]
 
 
-@app.command(epilog="Example: lsplugin render --answers 2 -o config.xml")
-def render(
-    answers: Answers = 2,
-    theme: Theme = "default",
-    question: Question = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to a file instead of stdout.", show_default=False)
-    ] = None,
-    create: Annotated[
-        str | None, typer.Option("--create", metavar="TITLE", help="Make a project of it at once.", show_default=False)
-    ] = None,
-    url: Url = None,
-    api_key: ApiKey = None,
-) -> None:
-    """Print a labeling config: Pairwise over the answers, with a custom Style."""
-    from lsplugin.files import write_text
-    from lsplugin.render import render as render_config
-    from lsplugin.template import Spec
-
-    config = render_config(Spec(answers=answers, theme=theme, question=question))
-    if output is not None:
-        write_text(output, config)
-        console.say(f"wrote {output}")
-    elif create is None:
-        typer.echo(config, nl=False)
-    if create is not None:
-        with _client(url, api_key) as client:
-            project = client.create(create, config)
-        console.say(f'created project {project.id} "{project.title}": {project.url}')
-        typer.echo(project.id)
-
-
-@app.command(epilog="Example: lsplugin validate config.xml")
-def validate(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A labeling config; - reads stdin.")],
-) -> None:
-    """Say whether a config is ok, or everything that is wrong with it, with lines. Exit code 1 on errors, 2 if unreadable."""
-    from lsplugin.files import read_text
-    from lsplugin.validate import has_errors
-    from lsplugin.validate import validate as find_issues
-
-    try:
-        text = sys.stdin.read() if str(config) == "-" else read_text(config)
-    except LspluginError as error:
-        console.say(f"error: {error}")
-        raise typer.Exit(2) from None
-    issues = find_issues(text)
-    for issue in issues:
-        typer.echo(f"{config}:{issue.line}: {issue.severity}: {issue.message} [{issue.rule}]")
-    if has_errors(issues):
-        raise typer.Exit(1)
-    typer.echo(f"{config}: ok" + (f", with {len(issues)} warning{'s' * (len(issues) > 1)}" if issues else ""))
+app.command(epilog="Example: lsplugin render --answers 2 --strength --reason -o config.xml")(render)
+app.command(epilog="Example: lsplugin templates")(templates)
+app.command(epilog="Example: lsplugin validate config.xml --tasks dataset.json --strict")(validate)
+app.command(epilog="Example: lsplugin rules pairwise-targets")(rules)
 
 
 @app.command(epilog="Example: lsplugin serve --detach; lsplugin create ...; lsplugin serve --stop")
@@ -142,23 +86,24 @@ def create(
     api_key: ApiKey = None,
 ) -> None:
     """Create a project, with its tasks; prints its number. Nothing is created when a row of the dataset is bad."""
-    from lsplugin.dataset import check_tasks, read_dataset
+    from lsplugin.check import check_config
+    from lsplugin.dataset import read_dataset
     from lsplugin.files import read_text
-    from lsplugin.project import check_config, displayed_fields
+    from lsplugin.project import prepared
     from lsplugin.render import render as render_config
 
     text = read_text(config) if config is not None else render_config()
     check_config(text)
     rows = read_dataset(tasks) if tasks is not None else []
-    check_tasks(rows, displayed_fields(text), path=tasks or "")
-    with _client(url, api_key) as client:
-        project = client.create(title, text)
+    prepared(rows, text, path=tasks or "")
+    with client(url, api_key) as connected:
+        project = connected.create(title, text)
         try:
             if tasks is not None:
                 with console.progress("importing tasks", len(rows)) as advance:
-                    client.push(project, rows, path=tasks, advance=advance)
+                    connected.push(project, rows, path=tasks, advance=advance)
         except BaseException:
-            client.delete(project)
+            connected.delete(project)
             raise
     console.say(f'created project {project.id} "{project.title}" with {len(rows)} tasks: {project.url}')
     typer.echo(project.id)
@@ -175,9 +120,9 @@ def push(
     from lsplugin.dataset import read_dataset
 
     rows = read_dataset(dataset)
-    with _client(url, api_key) as client, console.progress("importing tasks", len(rows)) as advance:
-        found = client.find(project)
-        count = client.push(found, rows, path=dataset, advance=advance)
+    with client(url, api_key) as connected, console.progress("importing tasks", len(rows)) as advance:
+        found = connected.find(project)
+        count = connected.push(found, rows, path=dataset, advance=advance)
     console.say(f"{count} tasks are in project {found.id}: {found.url}")
 
 
@@ -190,9 +135,9 @@ def pull(
 ) -> None:
     """Export a project as Label Studio's own JSON, labelled or not, and check that every task is there."""
     waiting = "exporting (the server prepares the file first)"
-    with _client(url, api_key) as client, console.progress(waiting) as advance:
-        found = client.find(project)
-        count = client.pull(found, output, advance=lambda _: advance(0))
+    with client(url, api_key) as connected, console.progress(waiting) as advance:
+        found = connected.find(project)
+        count = connected.pull(found, output, advance=lambda _: advance(0))
     console.say(f"wrote {output}: {count} tasks of project {found.id}")
 
 
@@ -233,13 +178,6 @@ def _accounting_table(accounting: Accounting) -> str:
     rows = [("pairs", accounting.pairs), *dropped, ("annotations", accounting.annotations)]
     title = f"{accounting.tasks} tasks, {accounting.unlabelled} of them without an annotation"
     return console.table(title, rows)
-
-
-def _client(url: str | None, api_key: str | None) -> Any:  # noqa: ANN401 - project.Client, imported only here: it costs seconds
-    from lsplugin.connection import resolve
-    from lsplugin.project import Client
-
-    return Client(resolve(url, api_key))
 
 
 def _say_where(connection: Connection, data: Path) -> None:

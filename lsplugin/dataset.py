@@ -6,17 +6,24 @@ A row is the template's task shape, `{"prompt": ..., "answer1": ..., "answer2": 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lsplugin.answers import MARKDOWN_SUFFIX
 from lsplugin.errors import LspluginError
 from lsplugin.files import PathLike, read_json, read_jsonl
 from lsplugin.preferences import kind
+from lsplugin.prepare import answer_fields, displayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from lxml import etree
+
+_LINES = {".jsonl", ".ndjson"}
+_LISTS = {"Paragraphs": "a list of messages", "List": "a list of items"}
 _SHOWN = 5  # bad rows named in one message; the rest are counted
 
 
@@ -41,7 +48,7 @@ class Task:
 
 def read_dataset(path: PathLike) -> list[Task]:
     """Read a JSON list or JSONL file of rows; a row that is no object is reported with its number."""
-    if Path(path).suffix in {".jsonl", ".ndjson"}:
+    if Path(path).suffix in _LINES:
         rows: Iterable[tuple[int, Any]] = read_jsonl(path)
     else:
         value = read_json(path)
@@ -56,15 +63,32 @@ def read_dataset(path: PathLike) -> list[Task]:
     return tasks
 
 
-def check_tasks(tasks: Sequence[Task], fields: Sequence[str], *, path: PathLike) -> None:
-    """Check that every task has every displayed field as text; all bad rows are reported in one error.
+def read_sample(path: PathLike, fields: Sequence[str]) -> dict[str, Any]:
+    """Read one task to show: a JSON object, or the first row of a dataset; it must have every field.
+
+    Args:
+        path: where it lies.
+        fields: the fields of prompt and answers.
+    """
+    value = read_json(path) if Path(path).suffix not in _LINES else None
+    task = _task(value, 1, path) if isinstance(value, dict) else read_dataset(path)[0]
+    missing = [name for name in fields if name not in task.data]
+    if missing:
+        raise LspluginError(f"{path}: the sample lacks {', '.join(missing)} (it has {', '.join(task.data)})")
+    return task.data
+
+
+def check_tasks(tasks: Sequence[Task], config: etree._Element, *, path: PathLike) -> None:
+    """Check that every task has what the config displays; all bad rows are reported in one error.
 
     Args:
         tasks: what to check.
-        fields: names of the fields that the config displays.
+        config: the config's tree.
         path: the file, for the message.
     """
-    bad = [f"row {task.row}: {problem}" for task in tasks if (problem := _problem(task, fields))]
+    shown = displayed(config)
+    answers = answer_fields(config)
+    bad = [f"row {task.row}: {problem}" for task in tasks if (problem := _problem(task, shown, answers))]
     if bad:
         more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         count = f"{len(bad)} bad row" + ("s" if len(bad) > 1 else "")
@@ -82,16 +106,30 @@ def _task(row: object, number: int, path: PathLike) -> Task:
     return Task(data, meta, number)
 
 
-def _problem(task: Task, fields: Sequence[str]) -> str | None:
-    for name in fields:
+def _problem(task: Task, shown: dict[str, str], answers: list[str]) -> str | None:
+    for shown_field, tag in shown.items():
+        source = shown_field.removesuffix(MARKDOWN_SUFFIX)
+        name = source if shown_field not in task.data and source in task.data else shown_field  # what HTML is made of
         if name not in task.data:
             return f"`{name}` is missing (it has {', '.join(task.data) or 'no fields'})"
         value = task.data[name]
-        if not isinstance(value, str) or not value.strip():
-            return f"`{name}` should be text, found {kind(value)}"
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            return f"`{name}` holds half a character (a lone surrogate), which no file can keep"
-    answers = [task.data[name] for name in fields if name.startswith("answer")]
-    if len(set(answers)) < len(answers):
+        if problem := _problem_of_value(value, tag):
+            return f"`{name}` {problem}"
+    texts = [json.dumps(task.data[name]) for name in answers if name in task.data]
+    if len(set(texts)) < len(texts):
         return "the answers are identical, so there is nothing to compare"
+    return None
+
+
+def _problem_of_value(value: object, tag: str) -> str | None:
+    if tag in _LISTS:
+        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+            return f"should be {_LISTS[tag]}, found {kind(value)}"
+        texts = [text for item in value for text in item.values() if isinstance(text, str)]
+    elif not isinstance(value, str) or not value.strip():
+        return f"should be text, found {kind(value)}"
+    else:
+        texts = [value]
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        return "holds half a character (a lone surrogate), which no file can keep"
     return None

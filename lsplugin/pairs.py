@@ -2,8 +2,8 @@
 
     annotations in = pairs out + annotations dropped, each with its reason
 
-One annotation that chose a side is one pair, so two annotators who disagree give two pairs that disagree: what a Bradley-Terry
-fit wants to see. Tasks that nobody annotated are counted too.
+One annotation that prefers a side is one pair, so two annotators who disagree give two pairs that disagree: what a Bradley-Terry
+fit wants to see. A tie makes none. Tasks that nobody annotated are counted too.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from lxml import etree
 
+from lsplugin.answers import MARKDOWN_SUFFIX
+from lsplugin.controls import STRENGTHS, VERDICT
 from lsplugin.errors import LspluginError
 from lsplugin.preferences import Pair, check_prompt, kind
-from lsplugin.template import PROMPT
-from lsplugin.validate import OBJECT_TAGS
+from lsplugin.prepare import answer_fields, displayed
+from lsplugin.template import CONTROL, PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 SIDES = ("left", "right")
+NO_PREFERENCE = {"tie": "a tie", "both-bad": "both answers are bad"}
+"""Verdicts that prefer neither answer -> why they make no pair."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Fields:
         prompt: name of the prompt's field.
         left: the field of the answer that stands first in toName.
         right: the field of the other answer.
-        control: name of the Pairwise control; None takes any Pairwise result.
+        control: name of the control that compares; None takes any Pairwise result and the scale `comparison`.
     """
 
     prompt: str = PROMPT
@@ -43,21 +47,20 @@ class Fields:
 
     @classmethod
     def from_config(cls, config: str) -> Fields:
-        """Read the names out of a labeling config with one Pairwise control."""
+        """Read the names out of a labeling config with one Pairwise control, or our scale."""
         root = etree.fromstring(config.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
         control = root.find(".//Pairwise")
         if control is None:
-            raise LspluginError("this config has no <Pairwise>, so it makes no pairs")
-        shown = {
-            element.get("name", ""): element.get("value", "").removeprefix("$") for element in root.iter(*OBJECT_TAGS)
-        }
-        targets = control.get("toName", "").split(",")
-        if len(targets) != 2 or any(target not in shown for target in targets):
-            raise LspluginError("this config's Pairwise does not name two objects: see lsplugin validate")
-        prompts = [value for name, value in shown.items() if name not in targets]
+            control = root.find(f".//Choices[@name='{CONTROL}']")
+        if control is None:
+            raise LspluginError("this config has no <Pairwise> and no scale, so it makes no pairs")
+        answers = answer_fields(root)
+        if len(answers) != 2:
+            raise LspluginError("this config does not name two objects to compare: see lsplugin validate")
+        prompts = [name for name in displayed(root) if name.removesuffix(MARKDOWN_SUFFIX) not in answers]
         if not prompts:
             raise LspluginError("this config displays no prompt beside its two answers")
-        return cls(prompts[0], shown[targets[0]], shown[targets[1]], control.get("name"))
+        return cls(prompts[0], answers[0], answers[1], control.get("name"))
 
 
 @dataclass
@@ -101,7 +104,7 @@ class Dropped(Exception):  # noqa: N818 - not an error: the reason why an annota
 def pairs_from_export(
     tasks: Iterable[dict[str, Any]], accounting: Accounting, *, fields: Fields | None = None, skip_bad: bool = False
 ) -> Iterator[Pair]:
-    """Turn the tasks of an export into pairs, one for every annotation that chose a side.
+    """Turn the tasks of an export into pairs, one for every annotation that prefers a side.
 
     Args:
         tasks: as `read_export` yields them.
@@ -140,7 +143,7 @@ def pairs_from_export(
 
 def _pair(task: dict[str, Any], annotation: dict[str, Any], fields: Fields) -> Pair:
     where = f"task {task.get('id')}"
-    side = _selected(annotation, fields, where)
+    side, strength = _preference(annotation, fields, where)
     prompt = check_prompt(_field(task, fields.prompt, where), where=where)
     left, right = (_text(task, name, where) for name in (fields.left, fields.right))
     if left == right:
@@ -152,6 +155,7 @@ def _pair(task: dict[str, Any], annotation: dict[str, Any], fields: Fields) -> P
         "annotation": annotation.get("id"),
         "annotator": author.get("id") if isinstance(author, dict) else author,
         "chosen_side": side,
+        "strength": strength,
         "lead_time": annotation.get("lead_time"),
         "task_meta": task.get("meta"),
     }
@@ -160,25 +164,53 @@ def _pair(task: dict[str, Any], annotation: dict[str, Any], fields: Fields) -> P
     )
 
 
-def _selected(annotation: dict[str, Any], fields: Fields, where: str) -> str:
-    """Find the side that an annotation chose."""
+def _preference(annotation: dict[str, Any], fields: Fields, where: str) -> tuple[str, str | None]:
+    """Find the side that an annotation chose, and how much better it is where that was asked.
+
+    The verdict says what the click on a side means: with `tie` or `both-bad` there is no preference, whatever was clicked.
+    """
     if annotation.get("was_cancelled"):
         raise Dropped("skipped by the annotator")
     results = annotation.get("result") or []
     if not results:
         raise Dropped("submitted without a choice")
-    sides = [
+    verdict = _only(_choices(results, {VERDICT}), where, VERDICT)
+    if verdict in NO_PREFERENCE:
+        raise Dropped(NO_PREFERENCE[verdict])
+    if verdict not in {None, "better", "ranked", *STRENGTHS}:
+        raise LspluginError(f"{where}: expected the verdict to be one that our templates offer, found {verdict!r}")
+    clicked = [
         result.get("value", {}).get("selected")
         for result in results
         if result.get("type") == "pairwise" and fields.control in (None, result.get("from_name"))
     ]
-    if not sides:
-        raise Dropped("no comparison among its results")
-    if len(sides) > 1:
-        raise LspluginError(f"{where}: expected one comparison in an annotation, found {len(sides)}")
-    if sides[0] not in SIDES:
-        raise LspluginError(f"{where}: expected the comparison to be left or right, found {kind(sides[0])}")
-    return str(sides[0])
+    ticked = _choices(results, {fields.control or CONTROL})
+    if not clicked and not ticked:
+        raise Dropped("a verdict without a side" if verdict else "no comparison among its results")
+    chosen = _only(clicked or ticked, where, "comparison")
+    if chosen in NO_PREFERENCE:
+        raise Dropped(NO_PREFERENCE[chosen])
+    side, _, strength = str(chosen).partition("-")
+    if side not in SIDES or (strength and strength not in STRENGTHS):
+        raise LspluginError(f"{where}: expected the comparison to be left or right, found {kind(chosen)}")
+    return side, strength or (verdict if verdict in STRENGTHS else None)
+
+
+def _choices(results: list[dict[str, Any]], names: set[str]) -> list[Any]:
+    """Every choice made in the controls of these names."""
+    return [
+        choice
+        for result in results
+        if result.get("type") == "choices" and result.get("from_name") in names
+        for choice in result.get("value", {}).get("choices") or []
+    ]
+
+
+def _only(found: list[Any], where: str, what: str) -> Any:  # noqa: ANN401 - what an export holds
+    """Give the one value that was stored, or None."""
+    if len(found) > 1:
+        raise LspluginError(f"{where}: expected one {what} in an annotation, found {len(found)}")
+    return found[0] if found else None
 
 
 def _field(task: dict[str, Any], name: str, where: str) -> object:

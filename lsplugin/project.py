@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 from lxml import etree
 
+from lsplugin.check import check_config
 from lsplugin.dataset import Task, check_tasks
 from lsplugin.errors import LspluginError
 from lsplugin.export import count_tasks
 from lsplugin.files import PathLike, atomic_file
-from lsplugin.validate import has_errors, validate, variables
+from lsplugin.prepare import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -96,7 +97,9 @@ class Client:
             raise LspluginError(f'a title has 3 to 50 characters in Label Studio, "{title}" has {len(title)}')
         check_config(config)
         with self._translated(f'creating "{title}"'):
-            return self._project(self._sdk.projects.create(title=title, label_config=config))
+            # Pairwise itself cannot be required: without empty annotations, Submit waits for a choice.
+            made = self._sdk.projects.create(title=title, label_config=config, enable_empty_annotation=False)
+            return self._project(made)
 
     def delete(self, project: Project) -> None:
         """Delete a project with everything in it."""
@@ -122,7 +125,7 @@ class Client:
         Raises:
             LspluginError: a bad row (nothing is sent then), or the server took fewer tasks than were sent.
         """
-        check_tasks(tasks, displayed_fields(project.config), path=path)
+        tasks = prepared(tasks, project.config, path=path)
         before = self.find(str(project.id)).tasks
         for start in range(0, len(tasks), BATCH):
             batch = [task.to_dict() for task in tasks[start : start + BATCH]]
@@ -192,19 +195,21 @@ class Client:
             raise LspluginError(_explain(error.status_code, error.body, doing, url, project)) from None
 
 
-def check_config(config: str) -> None:
-    """Raise with the first error of a config that the editor could not show."""
-    issues = validate(config)
-    if has_errors(issues):
-        first = next(issue for issue in issues if issue.severity == "error")
-        raise LspluginError(
-            f"the config has errors, first on line {first.line}: {first.message} (all of them: lsplugin validate FILE)"
-        )
+def prepared(tasks: Sequence[Task], config: str, *, path: PathLike) -> list[Task]:
+    """Give tasks the fields that a config displays, and check every one of them before anything is sent.
 
+    Args:
+        tasks: rows of a dataset.
+        config: the project's config.
+        path: the file they come from, for messages.
 
-def displayed_fields(config: str) -> list[str]:
-    """Names of the task fields that a config displays."""
-    return variables(etree.fromstring(config.encode(), etree.XMLParser(resolve_entities=False, no_network=True)))
+    Raises:
+        LspluginError: all bad rows, in one message.
+    """
+    root = etree.fromstring(config.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
+    made = [Task(prepare(task.data, root), task.meta, task.row) for task in tasks]
+    check_tasks(made, root, path=path)
+    return made
 
 
 def _explain(status: int | None, body: object, doing: str, url: str, project: str | None) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from lsplugin import console
 from lsplugin.errors import LspluginError
-from ppo.options import make, with_options
+from lsplugin.options import make, with_options
 from ppo.settings import PPOConfig, Sampling
 
 if TYPE_CHECKING:

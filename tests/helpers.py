@@ -28,6 +28,10 @@ GOOD_CONFIG = """<View>
   <Pairwise name="comparison" toName="answer1,answer2"/>
   <Text name="answer1" value="$answer1"/>
   <Text name="answer2" value="$answer2"/>
+  <Choices name="verdict" toName="prompt" choice="single-radio" required="true">
+    <Choice value="The one I clicked is better" alias="better"/>
+    <Choice value="About the same" alias="tie"/>
+  </Choices>
 </View>
 """
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from lxml import etree
 
 from lsplugin.dataset import Task, check_tasks, read_dataset
 from lsplugin.errors import LspluginError
-from tests.helpers import write_json, write_lines
+from tests.helpers import GOOD_CONFIG, write_json, write_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FIELDS = ["prompt", "answer1", "answer2"]
+CONFIG = etree.fromstring(GOOD_CONFIG)
 ROW = {"prompt": "p", "answer1": "a", "answer2": "b"}
 
 
@@ -42,7 +43,7 @@ def test_all_bad_rows_are_reported_at_once(tmp_path: Path) -> None:
     ]
     tasks = read_dataset(write_json(tmp_path / "d.json", rows))
     with pytest.raises(LspluginError) as caught:
-        check_tasks(tasks, FIELDS, path="d.json")
+        check_tasks(tasks, CONFIG, path="d.json")
     said = str(caught.value)
     assert said.startswith(
         "d.json: 7 bad rows, nothing was sent: row 2: `answer2` is missing (it has prompt, answer1); row 3: "
@@ -57,12 +58,12 @@ def test_all_bad_rows_are_reported_at_once(tmp_path: Path) -> None:
 def test_half_a_character_is_found_before_anything_is_sent(tmp_path: Path) -> None:
     tasks = read_dataset(write_json(tmp_path / "d.json", [ROW]))
     with pytest.raises(LspluginError, match="row 1: `answer2` holds half a character"):
-        check_tasks([Task({**tasks[0].data, "answer2": "half \ud83d"}, {}, 1)], FIELDS, path="d.json")
+        check_tasks([Task({**tasks[0].data, "answer2": "half \ud83d"}, {}, 1)], CONFIG, path="d.json")
 
 
 def test_a_good_dataset_passes(tmp_path: Path) -> None:
     tasks = read_dataset(write_json(tmp_path / "d.json", [ROW, {**ROW, "answer2": "ö 😀 <b>"}]))
-    check_tasks(tasks, FIELDS, path="d.json")
+    check_tasks(tasks, CONFIG, path="d.json")
 
 
 @pytest.mark.parametrize(

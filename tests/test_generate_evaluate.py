@@ -11,6 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lsplugin.dataset import check_tasks, read_dataset
+from lsplugin.render import build
+from lsplugin.template import Spec
 from ppo.errors import PPOError
 from ppo.evaluate import evaluate, interval
 from ppo.generate import generate
@@ -81,7 +83,7 @@ def test_the_command_writes_what_lsplugin_takes(tmp_path: Path, monkeypatch: pyt
     ]
     assert run_cli(command).code == 0
     tasks = read_dataset("dataset.json")
-    check_tasks(tasks, ["prompt", "answer1", "answer2"], path="dataset.json")
+    check_tasks(tasks, build(Spec()), path="dataset.json")
     assert [task.data["prompt"] for task in tasks] == ["a b", "c"]
     first = (tmp_path / "dataset.json").read_bytes()
     assert run_cli([*command, "-o", "again.json"]).code == 0

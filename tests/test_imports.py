@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PLAIN = {"lsplugin.errors", "lsplugin.files", "lsplugin.preferences", "lsplugin.console"}
+PLAIN = {"lsplugin.errors", "lsplugin.files", "lsplugin.preferences", "lsplugin.console", "lsplugin.options"}
 """What the trainers may know of lsplugin: nothing in it knows Label Studio."""
 ORDER = ["lsplugin", "demo_world", "rm_lightning", "ppo"]
 

@@ -177,3 +177,63 @@ class TestReading:
     def test_a_csv_like_row_without_annotations_is_explained(self) -> None:
         with pytest.raises(LspluginError, match="export as JSON"):
             convert({"id": 7, "data": DATA})
+
+
+def verdict(*chosen: str, name: str = "verdict") -> dict[str, Any]:
+    return {"from_name": name, "to_name": "prompt", "type": "choices", "value": {"choices": list(chosen)}}
+
+
+@pytest.mark.parametrize(
+    ("result", "becomes"),
+    [
+        ([*pairwise_result("left"), verdict("better")], ("left", None)),
+        ([*pairwise_result("right"), verdict("much")], ("right", "much")),
+        ([*pairwise_result("left"), verdict("tie")], "a tie"),  # a side and a tie: the verdict counts
+        ([*pairwise_result("left"), verdict("both-bad")], "both answers are bad"),
+        ([verdict("tie")], "a tie"),
+        ([verdict("better")], "a verdict without a side"),
+        ([verdict("left-clearly", name="comparison")], ("left", "clearly")),
+        ([verdict("right-slightly", name="comparison")], ("right", "slightly")),
+        ([verdict("tie", name="comparison")], "a tie"),
+        ([verdict("both-bad", name="comparison")], "both answers are bad"),
+        ([verdict("a", name="reasons")], "no comparison among its results"),
+    ],
+)
+def test_what_a_verdict_or_a_scale_means(result: list[dict[str, Any]], becomes: object) -> None:
+    task = {
+        "id": 1,
+        "data": {"prompt": "p", "answer1": "a", "answer2": "b"},
+        "annotations": [{"id": 2, "result": result}],
+    }
+    accounting = Accounting()
+    pairs = list(pairs_from_export([task], accounting))
+    if isinstance(becomes, str):
+        assert pairs == []
+        assert dict(accounting.dropped) == {becomes: 1}
+        return
+    (pair,) = pairs
+    assert (pair.meta["chosen_side"], pair.meta.get("strength")) == becomes
+    assert pair.chosen == {"left": "a", "right": "b"}[pair.meta["chosen_side"]]
+
+
+@pytest.mark.parametrize("value", ["Left", "left-", "left-very", "worse"])
+def test_choices_that_no_template_offers_are_refused_with_the_task(value: str) -> None:
+    for name in ("comparison", "verdict"):
+        task = {
+            "id": 7,
+            "data": {"prompt": "p", "answer1": "a", "answer2": "b"},
+            "annotations": [{"id": 2, "result": [verdict(value, name=name)]}],
+        }
+        if (name, value) == ("comparison", "left-"):
+            continue
+        with pytest.raises(LspluginError, match=r"task 7: expected the (verdict|comparison) to be"):
+            list(pairs_from_export([task], Accounting()))
+
+
+def test_fields_of_rendered_configs() -> None:
+    from lsplugin.render import render
+    from lsplugin.template import Spec
+
+    assert Fields.from_config(render(Spec(markdown=True, chat=True))) == Fields(control="comparison")
+    other = Spec(template="scale", prompt_field="q", answer_fields=("x", "y"))
+    assert Fields.from_config(render(other)) == Fields("q", "x", "y", "comparison")

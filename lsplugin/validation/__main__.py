@@ -1,0 +1,5 @@
+"""`python -m lsplugin.validation` makes vocabulary.json anew from the label-studio of this environment."""
+
+from lsplugin.validation.vocabulary import main
+
+main()
