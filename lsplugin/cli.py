@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lsplugin import console
+from lsplugin.cli_gallery import gallery_app
 from lsplugin.cli_options import ApiKey, Url, client
 from lsplugin.cli_render import render, templates
 from lsplugin.cli_validate import rules, validate
@@ -35,6 +36,7 @@ app.command(epilog="Example: lsplugin render --answers 2 --strength --reason -o 
 app.command(epilog="Example: lsplugin templates")(templates)
 app.command(epilog="Example: lsplugin validate config.xml --tasks dataset.json --strict")(validate)
 app.command(epilog="Example: lsplugin rules pairwise-targets")(rules)
+app.add_typer(gallery_app, name="gallery")
 
 
 @app.command(epilog="Example: lsplugin serve --detach; lsplugin create ...; lsplugin serve --stop")

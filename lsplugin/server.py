@@ -87,6 +87,7 @@ def serve(data: Path, *, port: int | None = None, tick: Callable[[float], None] 
         values = _credentials(file) | {URL_VARIABLE: f"http://127.0.0.1:{_free_port(port)}"}
         write_connection_file(file, values | {URL_VARIABLE: ""})  # an earlier address is no longer ours
         write_text(data / "serve.pid", f"{os.getpid()}\n")
+        _show_templates(program, data / LOG_FILE)
         with (data / LOG_FILE).open("ab") as log:
             process = subprocess.Popen(
                 [
@@ -111,6 +112,19 @@ def serve(data: Path, *, port: int | None = None, tick: Callable[[float], None] 
         finally:
             _stop(process)
             (data / "serve.pid").unlink(missing_ok=True)
+
+
+def _show_templates(program: str, log: Path) -> None:
+    """Put our templates into the server's gallery, which it reads when it starts; where that cannot be, it serves without."""
+    from lsplugin import gallery
+
+    try:
+        found = gallery.find_gallery(program)
+        if not gallery.is_current(found):
+            gallery.install(found)
+    except (LspluginError, OSError) as error:
+        with log.open("a") as stream:
+            stream.write(f"lsplugin: our templates are not in the gallery: {error}\n")
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from tests.helpers import Person, unavailable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -145,6 +145,20 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=program, args=arguments)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, server: LabelStudio) -> Iterator[Page]:
+    """A page of the administrator's, signed in."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(server.url + "/user/login")
+    page.fill("[name=email]", server.user)
+    page.fill("[name=password]", server.password)
+    page.click("[type=submit]")
+    page.wait_for_url(lambda url: "/login" not in url)
+    yield page
+    context.close()
 
 
 @pytest.fixture(scope="session")

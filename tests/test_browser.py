@@ -16,9 +16,9 @@ from lsplugin.template import Spec, template_names, theme_names
 from tests.helpers import pairwise_result, read_lines, run_cli, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from playwright.sync_api import Browser, Locator, Page
+    from playwright.sync_api import Locator, Page
 
     from tests.conftest import LabelStudio
     from tests.helpers import Person
@@ -147,20 +147,6 @@ USES = {
         [stars("answer1", 3), stars("answer2", 3)],
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def page(browser: Browser, server: LabelStudio) -> Iterator[Page]:
-    """A page of the administrator's, signed in."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.goto(server.url + "/user/login")
-    page.fill("[name=email]", server.user)
-    page.fill("[name=password]", server.password)
-    page.click("[type=submit]")
-    page.wait_for_url(lambda url: "/login" not in url)
-    yield page
-    context.close()
 
 
 def new_project(admin: Person, spec: Spec, tasks: list[dict[str, Any]]) -> tuple[int, list[int]]:
