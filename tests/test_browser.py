@@ -161,7 +161,7 @@ def open_task(page: Page, url: str, project: int, task: int) -> Locator:
     """Open a task and give the template's root in the editor."""
     page.goto(f"{url}/projects/{project}/data?task={task}")
     root = page.locator(".lsf-main-view .lsplugin")
-    root.locator(".lsplugin-answer").nth(1).locator("text=return").wait_for()
+    root.locator(".lsplugin-answer").nth(1).locator("text=return").first.wait_for()
     # Colours change at once; a ranking's cards need their glide, at the end of which they are dropped.
     page.add_style_tag(content="*:not(.htx-ranker-item) { transition: none !important; }")
     page.wait_for_timeout(400)  # Pairwise attaches its clicks a moment after the texts are drawn
