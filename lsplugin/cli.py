@@ -12,6 +12,7 @@ import typer
 from lsplugin import console
 from lsplugin.cli_gallery import gallery_app
 from lsplugin.cli_options import ApiKey, Url, client
+from lsplugin.cli_preview import preview
 from lsplugin.cli_render import render, templates
 from lsplugin.cli_validate import rules, validate
 from lsplugin.errors import LspluginError
@@ -36,6 +37,7 @@ app.command(epilog="Example: lsplugin render --answers 2 --strength --reason -o 
 app.command(epilog="Example: lsplugin templates")(templates)
 app.command(epilog="Example: lsplugin validate config.xml --tasks dataset.json --strict")(validate)
 app.command(epilog="Example: lsplugin rules pairwise-targets")(rules)
+app.command(epilog="Example: lsplugin preview config.xml --tasks dataset.json -o preview.html")(preview)
 app.add_typer(gallery_app, name="gallery")
 
 
