@@ -58,7 +58,8 @@ def installed_templates() -> list[Template]:
     """Read the gallery of the installed label-studio."""
     folder = Path(str(importlib.metadata.distribution("label-studio").locate_file("label_studio/annotation_templates")))
     found = []
-    for path in sorted(folder.rglob("config.yml")):
+    files = (path for path in folder.rglob("config.yml") if path.relative_to(folder).parts[0] != "lsplugin")  # not ours
+    for path in sorted(files):
         entry: dict[str, Any] = yaml.safe_load(read_text(path))
         found.append(Template(path.parent.relative_to(folder).as_posix(), entry["title"], entry["config"]))
     return found

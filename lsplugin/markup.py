@@ -12,6 +12,11 @@ _VARIABLE = re.compile(r"\$(?=[\w\[\].{}])")
 WORD_JOINER = "\u2060"
 """Invisible, and takes no room."""
 
+OBJECT_TAGS = frozenset(
+    {"Text", "HyperText", "Paragraphs", "Image", "Audio", "Video", "TimeSeries", "List", "Table", "Pdf", "Markdown"}
+)
+"""Tags that display task data under a name."""
+
 
 def element(tag: str, *children: etree._Element, **attributes: str) -> etree._Element:
     """Make an element; attributes are escaped by lxml when the tree is written.

@@ -12,7 +12,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.answers import MARKDOWN_SUFFIX, letter
-from lsplugin.validation.config import OBJECT_TAGS
+from lsplugin.markup import OBJECT_TAGS
 
 if TYPE_CHECKING:
     from lxml import etree

@@ -28,8 +28,11 @@ def test_render_and_validate_from_a_wheel_in_an_empty_environment(tmp_path: Path
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("label_studio_rlhf-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("templates/pairwise/config.xml", "templates/pairwise/sample.json", "templates/themes/default.css"):
-        assert f"lsplugin/{name}" in names
+    for folder in ("templates", "lsplugin/preview", "lsplugin/validation"):
+        for path in (REPOSITORY / folder).rglob("*.*"):
+            if path.suffix in {".xml", ".json", ".css", ".js", ".md"}:
+                kept = path.relative_to(REPOSITORY).as_posix()
+                assert f"lsplugin/{kept.removeprefix('lsplugin/')}" in names
     assert "demo_world/report.html.j2" in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "runs/"))]
 
@@ -64,3 +67,5 @@ def test_render_and_validate_from_a_wheel_in_an_empty_environment(tmp_path: Path
     lsplugin("render", "-o", "config.xml")
     assert (away / "config.xml").read_text() == config
     assert lsplugin("validate", "config.xml") == "config.xml: ok\n"
+    assert "Ranking in tiers" in lsplugin("templates")
+    assert "<Ranker" in lsplugin("render", "--answers", "4", "--theme", "contrast")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lsplugin.validation.config import Config, line_of
 from lsplugin.validation.examples import PAGE, page, page_with
 from lsplugin.validation.rule import Finding, rule
-from lsplugin.validation.structure import guess, own_tags
+from lsplugin.validation.structure import guess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ def _options(control: etree._Element) -> list[etree._Element]:
 
 def _repeated(config: Config, attribute: str) -> Iterator[tuple[etree._Element, str, int]]:
     """Yield options whose attribute another option beside them has, with its line."""
-    for control in own_tags(config):
+    for control in config.own:
         seen: dict[str, int] = {}
         for option in control:
             value = option.get(attribute) if option.tag in _OPTIONS else None
@@ -70,7 +70,7 @@ def _alias_duplicate(config: Config) -> Iterator[Finding]:
 )
 def _hotkey_duplicate(config: Config) -> Iterator[Finding]:
     seen: dict[str, int] = {}
-    for element in own_tags(config):
+    for element in config.own:
         for key in (element.get("hotkey") or "").lower().split(","):
             if not (key := key.strip()):
                 continue
@@ -88,7 +88,7 @@ def _hotkey_duplicate(config: Config) -> Iterator[Finding]:
     good=PAGE,
 )
 def _choice_value(config: Config) -> Iterator[Finding]:
-    for element in own_tags(config):
+    for element in config.own:
         if element.tag == "Choice" and not element.get("value") and not element.get("html"):
             yield Finding(line_of(element), "a <Choice> without a value", 'give it one, such as value="About the same"')
 
@@ -110,14 +110,14 @@ def _choice_value(config: Config) -> Iterator[Finding]:
     ),
 )
 def _when(config: Config) -> Iterator[Finding]:
-    for element in own_tags(config):
+    for element in config.own:
         tag_name, wanted = element.get("whenTagName"), element.get("whenChoiceValue")
         control = config.names.get(tag_name or "")
         if tag_name and control is None:
             problem = f'whenTagName="{tag_name}" names no control'
             yield Finding(line_of(element), problem, "correct the name", guess(tag_name, config.names))
             continue
-        controls = [control] if control is not None else [found for found in own_tags(config) if found.tag == "Choices"]
+        controls = [control] if control is not None else [found for found in config.own if found.tag == "Choices"]
         if (
             not wanted
             or any(found.get("value") for found in controls)

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lsplugin.markup import OBJECT_TAGS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lxml import etree
-
-OBJECT_TAGS = frozenset(
-    {"Text", "HyperText", "Paragraphs", "Image", "Audio", "Video", "TimeSeries", "List", "Table", "Pdf", "Markdown"}
-)
-"""Tags that display task data under a name."""
 
 
 class Miscased(NamedTuple):
@@ -55,6 +52,11 @@ class Config:
         return [element for element in self.root.iter() if isinstance(element.tag, str)]
 
     @cached_property
+    def own(self) -> list[etree._Element]:
+        """Tags that should be Label Studio's: all but the HTML inside HyperText and what XInclude brings."""
+        return [element for element in self.elements if not str(element.tag).startswith("{") and not in_html(element)]
+
+    @cached_property
     def objects(self) -> dict[str, etree._Element]:
         """The named objects, by name; the first of a name counts."""
         found: dict[str, etree._Element] = {}
@@ -81,6 +83,11 @@ class Config:
     def styles(self) -> list[etree._Element]:
         """The Style elements."""
         return [element for element in self.elements if element.tag == "Style"]
+
+
+def in_html(element: etree._Element) -> bool:
+    """Say whether a tag is HTML inside a HyperText, and so none of Label Studio's."""
+    return any(ancestor.tag == "HyperText" for ancestor in element.iterancestors())
 
 
 def line_of(element: etree._Element) -> int:

@@ -15,7 +15,7 @@ from xml.parsers import expat
 
 from lxml import etree
 
-from lsplugin.validation.config import OBJECT_TAGS
+from lsplugin.markup import OBJECT_TAGS
 from lsplugin.validation.document import parse
 from lsplugin.validation.targets import IGNORED_BY_PAIRWISE
 from lsplugin.validation.vocabulary import vocabulary

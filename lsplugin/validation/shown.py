@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lxml import etree
 
-from lsplugin.markup import attributes_of
-from lsplugin.validation.config import OBJECT_TAGS, Config, line_of, variables
+from lsplugin.markup import OBJECT_TAGS, attributes_of
+from lsplugin.validation.config import Config, in_html, line_of, variables
 from lsplugin.validation.examples import PAGE, page_with
 from lsplugin.validation.rule import Finding, rule
-from lsplugin.validation.structure import in_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lxml import etree
 
-from lsplugin.validation.config import OBJECT_TAGS, Config, line_of
+from lsplugin.markup import OBJECT_TAGS
+from lsplugin.validation.config import Config, in_html, line_of
 from lsplugin.validation.examples import PAGE, page, page_with
 from lsplugin.validation.rule import Finding, rule
 from lsplugin.validation.vocabulary import SINCE, vocabulary
@@ -27,16 +28,6 @@ def guess(written: str, known: Iterable[str]) -> str | None:
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(written.lower(), list(lower), n=1, cutoff=0.7)
     return lower[close[0]] if close else None
-
-
-def in_html(element: etree._Element) -> bool:
-    """Say whether a tag is HTML inside a HyperText, and so none of Label Studio's."""
-    return any(ancestor.tag == "HyperText" for ancestor in element.iterancestors())
-
-
-def own_tags(config: Config) -> list[etree._Element]:
-    """Tags that should be Label Studio's: all but the HTML inside HyperText and what XInclude brings."""
-    return [e for e in config.elements if not str(e.tag).startswith("{") and not in_html(e)]
 
 
 @rule(
@@ -96,7 +87,7 @@ def _processing_instruction(config: Config) -> Iterator[Finding]:
 )
 def _tag_unknown(config: Config) -> Iterator[Finding]:
     known = vocabulary()
-    for element in own_tags(config):
+    for element in config.own:
         tag = str(element.tag)
         if tag not in known.tags and tag.lower() not in known.registered:
             near = guess(tag, known.tags)
@@ -128,7 +119,7 @@ def _tag_case(config: Config) -> Iterator[Finding]:
 )
 def _tag_enterprise(config: Config) -> Iterator[Finding]:
     known = vocabulary()
-    for element in own_tags(config):
+    for element in config.own:
         if element.tag in known.tags and str(element.tag).lower() not in known.registered:
             instead = "show conversations with <Paragraphs>" if element.tag == "Chat" else "remove it"
             yield Finding(line_of(element), f"<{element.tag}> is not in the open-source editor", instead)
@@ -163,7 +154,7 @@ def _tag_too_new(config: Config) -> Iterator[Finding]:
     good=page_with('<Collapse><Panel value="Rules"><Header value="Read both."/></Panel></Collapse>'),
 )
 def _tag_misplaced(config: Config) -> Iterator[Finding]:
-    for element in own_tags(config):
+    for element in config.own:
         parent = element.getparent()
         around = str(parent.tag) if parent is not None else "nothing"
         wanted = _INSIDE.get(str(element.tag))
@@ -186,7 +177,7 @@ def _tag_misplaced(config: Config) -> Iterator[Finding]:
 )
 def _attribute_unknown(config: Config) -> Iterator[Finding]:
     known = vocabulary()
-    for element in own_tags(config):
+    for element in config.own:
         tag = str(element.tag)
         if tag not in known.tags:
             continue
@@ -237,7 +228,7 @@ def _is_number(value: str) -> bool:
 )
 def _attribute_value(config: Config) -> Iterator[Finding]:
     known = vocabulary()
-    for element in own_tags(config):
+    for element in config.own:
         for name, kind in known.tags.get(str(element.tag), {}).items():
             value = element.get(name)
             if value is None or "$" in value or _fits(value, kind):
@@ -257,7 +248,7 @@ def _attribute_value(config: Config) -> Iterator[Finding]:
 )
 def _name_missing(config: Config) -> Iterator[Finding]:
     known = vocabulary()
-    for element in own_tags(config):
+    for element in config.own:
         tag = str(element.tag)
         needs = (tag in OBJECT_TAGS and tag != "Markdown" and "name" in known.tags.get(tag, {})) or known.is_control(
             tag
@@ -294,7 +285,7 @@ def _name_duplicate(config: Config) -> Iterator[Finding]:
 )
 def _value_missing(config: Config) -> Iterator[Finding]:
     known = vocabulary()
-    for element in own_tags(config):
+    for element in config.own:
         tag = str(element.tag)
         shows = tag in OBJECT_TAGS and "value" in known.tags.get(tag, {})
         content = tag == "HyperText" and (len(element) > 0 or (element.text or "").strip())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lsplugin.validation.config import Config, line_of
 from lsplugin.validation.examples import PAGE, page
 from lsplugin.validation.rule import Finding, rule
-from lsplugin.validation.structure import guess, own_tags
+from lsplugin.validation.structure import guess
 from lsplugin.validation.vocabulary import vocabulary
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def _targets(control: etree._Element) -> list[str]:
 )
 def _no_control(config: Config) -> Iterator[Finding]:
     known = vocabulary()
-    if not any(known.is_control(str(element.tag)) or element.get("toName") for element in own_tags(config)):
+    if not any(known.is_control(str(element.tag)) or element.get("toName") for element in config.own):
         # A tag that is misspelt or of another edition may be the control; its own rule speaks of it.
-        if any(str(element.tag) not in known.tags or element.tag == "Chat" for element in own_tags(config)):
+        if any(str(element.tag) not in known.tags or element.tag == "Chat" for element in config.own):
             return
         yield Finding(line_of(config.root), "nothing to label with", "add a control, such as <Pairwise> or <Choices>")
 
