@@ -58,9 +58,8 @@ def test_preferences_cost_a_trainer_nothing() -> None:
 
 
 def test_rendering_needs_neither_sdk_nor_torch() -> None:
-    assert (
-        not modules_after("from lsplugin.__main__ import main\ntry: main(['render'])\nexcept SystemExit: pass")
-        & (EXPENSIVE | {"tinycss2", "markdown_it", "nh3", "httpx"})
+    assert not modules_after("from lsplugin.__main__ import main\ntry: main(['render'])\nexcept SystemExit: pass") & (
+        EXPENSIVE | {"tinycss2", "markdown_it", "nh3", "httpx"}
     )
 
 

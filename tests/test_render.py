@@ -17,7 +17,7 @@ from lxml import etree
 from lsplugin.errors import LspluginError
 from lsplugin.markup import WORD_JOINER
 from lsplugin.render import render, sample_task
-from lsplugin.template import Spec, describe, template_names, theme_names
+from lsplugin.template import Spec, describe, slug, template_names, theme_names
 from lsplugin.validation import validate
 from tests.helpers import complaint, run_cli
 
@@ -173,6 +173,27 @@ def test_any_title_or_label_survives_unchanged(question: str, reason: str, crite
     assert f"Better in this respect: {criterion}".replace(WORD_JOINER, "") in headers
     assert list(choices(config, "reasons").values()) == [reason]
     assert validate(config) == []
+
+
+@st.composite
+def any_spec(draw: st.DrawFn) -> Spec:
+    """A spec of any options that a template has a place for."""
+    template = draw(st.sampled_from(template_names()))
+    answers = draw(st.integers(2, 10)) if template in {"ranking", "rating"} else 2
+    labels = st.lists(XML_TEXT, max_size=3, unique_by=slug).map(tuple)
+    flags = ("tie", "strength", "both_bad", "reason", "rewrite", "flag", "chat", "markdown")
+    chosen = {name: draw(st.booleans()) for name in flags if (template, name) not in NO_PLACE}
+    theme, question = draw(st.sampled_from(theme_names())), draw(st.none() | XML_TEXT)
+    return Spec(answers, template, theme, question=question, reasons=draw(labels), criteria=draw(labels), **chosen)
+
+
+@given(spec=any_spec())
+def test_any_spec_renders_a_config_that_is_clean(spec: Spec) -> None:
+    config = render(spec)
+    asked = parse(config).find(".//*[@required='true']") is not None
+    assert [issue.rule for issue in validate(config, tasks=[sample_task(spec)])] == (
+        [] if asked else ["no-forced-choice"]
+    )
 
 
 @given(prompt=st.text(), answer=st.text(st.sampled_from("-><!&\"'\\\n\u0000\ud83dé😀עברית")))

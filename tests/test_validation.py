@@ -259,6 +259,22 @@ def test_entities_expand_to_nothing() -> None:
     assert [issue.rule for issue in validate("<!-- <!DOCTYPE x> -->\n" + GOOD_CONFIG)] == []
 
 
+def test_identical_answers_are_found_under_every_template() -> None:
+    from lsplugin.render import render
+    from lsplugin.template import Spec
+
+    row = {"prompt": "p", "answer1": "a", "answer2": "b", "answer3": "b"}
+    for template in ("ranking", "rating"):
+        config = render(Spec(answers=3, template=template, markdown=True))
+        shown = (
+            row | {f"answer{n}_html": f"<p>{row[f'answer{n}']}</p>" for n in (1, 2, 3)} | {"items": [{"id": "answer1"}]}
+        )
+        (issue,) = validate(config, tasks=[shown])
+        assert (issue.rule, issue.row) == ("task-answers-identical", 1)
+    scale = [row | {"answer2": "a"}, row]
+    assert [issue.row for issue in validate(render(Spec(template="scale")), tasks=scale)] == [1]
+
+
 def test_what_is_huge_or_deep_is_refused_at_once() -> None:
     assert [issue.rule for issue in validate("<View>" + " " * 2_000_000 + "</View>")] == ["oversized"]
     assert [issue.rule for issue in validate("<View>" * 10_000)] == ["xml-syntax"]

@@ -119,17 +119,23 @@ def _kind(value: object) -> str:
     shows="task",
 )
 def _identical(config: Config) -> Iterator[Finding]:
-    fields = {element.get("name"): field for element, field in _shown(config)}
-    for control in config.controls:
-        compared = [fields[name] for name in (control.get("toName") or "").split(",") if name in fields]
-        if control.tag != "Pairwise" or len(compared) != 2:
-            continue
+    for element, fields in _compared(config):
         for row, task in enumerate(config.tasks, start=1):
-            one, other = (task.get(field) for field in compared)
-            if one == other and one not in (None, ""):
-                yield Finding(
-                    line_of(control), f"{compared[0]} and {compared[1]} are identical", "leave the task out", row=row
-                )
+            texts = [task[field] for field in fields if isinstance(task.get(field), str) and task[field].strip()]
+            if len(set(texts)) < len(texts):
+                same = [field for field in fields if texts.count(task.get(field)) > 1]
+                yield Finding(line_of(element), f"{' and '.join(same)} are identical", "leave the task out", row=row)
+
+
+def _compared(config: Config) -> Iterator[tuple[etree._Element, list[str]]]:
+    """Yield what compares, and the fields that it compares: each Pairwise; without one, the objects answer1, answer2, ..."""
+    fields = {element.get("name") or "": field for element, field in _shown(config)}
+    controls = [element for element in config.elements if element.tag == "Pairwise"]
+    for control in controls:
+        yield control, [fields[name] for name in (control.get("toName") or "").split(",") if name in fields]
+    answers = [name for name in fields if name.removeprefix("answer").isdigit()]
+    if not controls and answers:
+        yield config.names[answers[0]], [fields[name] for name in answers]
 
 
 @rule(
