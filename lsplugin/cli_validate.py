@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,18 +34,22 @@ def validate(
     ] = None,
 ) -> None:
     """Say whether a config is ok, or everything that is wrong with it, with lines. Exit code 1 on errors, 2 if unreadable."""
+    from lsplugin.dataset import read_dataset
+    from lsplugin.files import open_bytes
     from lsplugin.validation import validate as find_issues
 
     if server_version is not None and not all(part.isdigit() for part in server_version.split(".")):
         raise LspluginError(f"--server-version {server_version}: expected numbers and dots, such as 1.20")
     try:
-        text = sys.stdin.buffer.read() if str(config) == "-" else config.read_bytes()
-    except OSError as error:
-        console.say(f"error: {config}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}")
+        with nullcontext(sys.stdin.buffer) if str(config) == "-" else open_bytes(config) as stream:
+            text = stream.read()
+        rows = [task.data for task in read_dataset(tasks)] if tasks is not None else []
+    except LspluginError as error:
+        console.say(f"error: {error}")
         raise typer.Exit(2) from None
     if fix:
-        text = _fixed(config, text, tasks)
-    issues = find_issues(text, tasks=_rows(tasks, text), server_version=server_version)
+        text = _fixed(config, text, rows)
+    issues = find_issues(text, tasks=_prepared(rows, text), server_version=server_version)
     _report(config, issues, as_json=as_json, to_stderr=fix and str(config) == "-")
     if any(issue.severity == "error" or strict for issue in issues):
         raise typer.Exit(1)
@@ -72,16 +77,12 @@ def rules(
         console.say("lsplugin rules RULE says why, with examples")
 
 
-def _rows(path: Path | None, config: bytes) -> list[dict[str, Any]]:
-    """Read a dataset as the config will show it; rows as they stand when the config is not even XML."""
-    if path is None:
-        return []
+def _prepared(rows: list[dict[str, Any]], config: bytes) -> list[dict[str, Any]]:
+    """Give the rows as the config will show them; as they stand when the config is not even XML."""
     from lxml import etree
 
-    from lsplugin.dataset import read_dataset
     from lsplugin.prepare import prepare
 
-    rows = [task.data for task in read_dataset(path)]
     try:
         root = etree.fromstring(config, etree.XMLParser(resolve_entities=False, no_network=True))
     except etree.XMLSyntaxError:
@@ -89,11 +90,10 @@ def _rows(path: Path | None, config: bytes) -> list[dict[str, Any]]:
     return [prepare(row, root, shuffle=False) for row in rows]
 
 
-def _fixed(config: Path, source: bytes, tasks: Path | None) -> bytes:
+def _fixed(config: Path, source: bytes, rows: list[dict[str, Any]]) -> bytes:
     """Repair a config in its file, or onto stdout, and show what was changed."""
     import difflib
 
-    from lsplugin.dataset import read_dataset
     from lsplugin.files import write_text
     from lsplugin.validation.fix import fix
 
@@ -101,8 +101,7 @@ def _fixed(config: Path, source: bytes, tasks: Path | None) -> bytes:
         before = source.decode("utf-8")
     except UnicodeDecodeError:
         return source
-    fields = read_dataset(tasks)[0].data if tasks is not None else ()
-    after = fix(before, fields=fields)
+    after = fix(before, fields=rows[0] if rows else ())
     if str(config) == "-":
         typer.echo(after, nl=False)
         return after.encode()

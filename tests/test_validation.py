@@ -212,6 +212,8 @@ def test_the_command_says_ok_or_what_is_wrong(tmp_path: Path, monkeypatch: pytes
     assert out.startswith("bad.xml:3: error: Pairwise compares exactly two objects")
     assert run_cli(["lsplugin", "validate", "none.xml"]) == (2, "", "error: none.xml: no such file\n")
     assert run_cli(["lsplugin", "validate", str(tmp_path)]).code == 2
+    missing = run_cli(["lsplugin", "validate", "good.xml", "--tasks", "none.json"])
+    assert missing == (2, "", "error: none.json: no such file\n")
     assert "expected numbers and dots" in complaint(["lsplugin", "validate", "good.xml", "--server-version", "new"])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lxml import etree
 
 # Importing a module of rules declares them.
-from lsplugin.validation import choices, css, css_classes, css_contrast, shown, source, structure, targets  # noqa: F401
+from lsplugin.validation import choices, css, css_classes, css_contrast, names, shown, source, structure, targets  # noqa: F401
 from lsplugin.validation.config import Config, variables
 from lsplugin.validation.document import load
 from lsplugin.validation.issue import Issue, Severity, has_errors
