@@ -163,13 +163,14 @@ def pairs(
     """Turn annotations into preference pairs; a table says where every annotation went."""
     from lsplugin.export import read_export
     from lsplugin.files import read_text, write_json
-    from lsplugin.pairs import Accounting, Fields, pairs_from_export
+    from lsplugin.interface import Interface
+    from lsplugin.pairs import Accounting, pairs_from_export
     from lsplugin.preferences import write_pairs
 
-    fields = Fields.from_config(read_text(config)) if config is not None else None
+    interface = Interface.from_config(read_text(config)) if config is not None else None
     accounting = Accounting()
     with console.progress("reading annotations") as advance:
-        found = pairs_from_export(read_export(export), accounting, fields=fields, skip_bad=skip_bad)
+        found = pairs_from_export(read_export(export), accounting, interface=interface, skip_bad=skip_bad)
         write_pairs(output, console.counted(found, advance))
     if counts is not None:
         write_json(counts, accounting.to_dict())
@@ -179,9 +180,10 @@ def pairs(
 
 def _accounting_table(accounting: Accounting) -> str:
     dropped = [(f"dropped: {reason}", count) for reason, count in sorted(accounting.dropped.items())]
-    rows = [("pairs", accounting.pairs), *dropped, ("annotations", accounting.annotations)]
+    rows = [("used", accounting.used), *dropped, ("annotations", accounting.annotations), ("pairs", accounting.pairs)]
+    ties = [("answers put level, two and two", accounting.ties)] if accounting.ties else []
     title = f"{accounting.tasks} tasks, {accounting.unlabelled} of them without an annotation"
-    return console.table(title, rows)
+    return console.table(title, rows + ties)
 
 
 def _say_where(connection: Connection, data: Path) -> None:

@@ -1,9 +1,9 @@
 """Annotations -> preference pairs, with every annotation accounted for.
 
-    annotations in = pairs out + annotations dropped, each with its reason
+    annotations in = annotations that prefer something + annotations dropped, each with its reason
 
-One annotation that prefers a side is one pair, so two annotators who disagree give two pairs that disagree: what a Bradley-Terry
-fit wants to see. A tie makes none. Tasks that nobody annotated are counted too.
+An annotation of two answers that prefers one is one pair, so two annotators who disagree give two pairs that disagree: what a
+Bradley-Terry fit wants to see. A ranking or a rating gives a pair for every two answers that it does not put level.
 """
 
 from __future__ import annotations
@@ -12,55 +12,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lxml import etree
-
-from lsplugin.answers import MARKDOWN_SUFFIX
-from lsplugin.controls import STRENGTHS, VERDICT
 from lsplugin.errors import LspluginError
+from lsplugin.interface import Interface
+from lsplugin.judgement import SIDES, Dropped, Judgement, judge
 from lsplugin.preferences import Pair, check_prompt, kind
-from lsplugin.prepare import answer_fields, displayed
-from lsplugin.template import CONTROL, PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-SIDES = ("left", "right")
-NO_PREFERENCE = {"tie": "a tie", "both-bad": "both answers are bad"}
-"""Verdicts that prefer neither answer -> why they make no pair."""
-
-
-@dataclass(frozen=True)
-class Fields:
-    """Which task fields hold the prompt and the two answers, and which control compares them.
-
-    Attributes:
-        prompt: name of the prompt's field.
-        left: the field of the answer that stands first in toName.
-        right: the field of the other answer.
-        control: name of the control that compares; None takes any Pairwise result and the scale `comparison`.
-    """
-
-    prompt: str = PROMPT
-    left: str = "answer1"
-    right: str = "answer2"
-    control: str | None = None
-
-    @classmethod
-    def from_config(cls, config: str) -> Fields:
-        """Read the names out of a labeling config with one Pairwise control, or our scale."""
-        root = etree.fromstring(config.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
-        control = root.find(".//Pairwise")
-        if control is None:
-            control = root.find(f".//Choices[@name='{CONTROL}']")
-        if control is None:
-            raise LspluginError("this config has no <Pairwise> and no scale, so it makes no pairs")
-        answers = answer_fields(root)
-        if len(answers) != 2:
-            raise LspluginError("this config does not name two objects to compare: see lsplugin validate")
-        prompts = [name for name in displayed(root) if name.removesuffix(MARKDOWN_SUFFIX) not in answers]
-        if not prompts:
-            raise LspluginError("this config displays no prompt beside its two answers")
-        return cls(prompts[0], answers[0], answers[1], control.get("name"))
 
 
 @dataclass
@@ -71,20 +29,24 @@ class Accounting:
         tasks: tasks read.
         unlabelled: tasks without any annotation.
         annotations: annotations read.
-        pairs: annotations that became a pair.
-        dropped: annotations that did not, by reason.
+        used: annotations that became at least one pair.
+        dropped: annotations that became none, by reason.
+        pairs: pairs that came of them.
+        ties: twos of answers that an annotation put level, in annotations that were used or dropped as ties.
     """
 
     tasks: int = 0
     unlabelled: int = 0
     annotations: int = 0
-    pairs: int = 0
+    used: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    pairs: int = 0
+    ties: int = 0
 
     @property
     def balanced(self) -> bool:
-        """Whether annotations in = pairs + dropped."""
-        return self.annotations == self.pairs + self.dropped.total()
+        """Whether annotations in = used + dropped."""
+        return self.annotations == self.used + self.dropped.total()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the counts as JSON."""
@@ -92,30 +54,32 @@ class Accounting:
             "tasks": self.tasks,
             "unlabelled": self.unlabelled,
             "annotations": self.annotations,
-            "pairs": self.pairs,
+            "used": self.used,
             "dropped": dict(sorted(self.dropped.items())),
+            "pairs": self.pairs,
+            "ties": self.ties,
         }
 
 
-class Dropped(Exception):  # noqa: N818 - not an error: the reason why an annotation makes no pair
-    """An annotation that makes no pair, for the reason that its message names."""
-
-
 def pairs_from_export(
-    tasks: Iterable[dict[str, Any]], accounting: Accounting, *, fields: Fields | None = None, skip_bad: bool = False
+    tasks: Iterable[dict[str, Any]],
+    accounting: Accounting,
+    *,
+    interface: Interface | None = None,
+    skip_bad: bool = False,
 ) -> Iterator[Pair]:
-    """Turn the tasks of an export into pairs, one for every annotation that prefers a side.
+    """Turn the tasks of an export into pairs.
 
     Args:
         tasks: as `read_export` yields them.
         accounting: is filled while the pairs are taken.
-        fields: where prompt and answers are.
+        interface: where prompt, answers and controls are; by default, what our templates call them.
         skip_bad: count what cannot be understood instead of stopping at it.
 
     Raises:
-        LspluginError: a value that no Pairwise stores, or a field that is missing, with the task's id.
+        LspluginError: a value that no template stores, or a field that is missing, with the task's id.
     """
-    fields = fields or Fields()
+    interface = interface or Interface()
     for task in tasks:
         accounting.tasks += 1
         annotations = task.get("annotations")
@@ -128,7 +92,7 @@ def pairs_from_export(
         for annotation in annotations:
             accounting.annotations += 1
             try:
-                pair = _pair(task, annotation, fields)
+                found = _pairs(task, annotation, interface, accounting)
             except Dropped as reason:
                 accounting.dropped[str(reason)] += 1
             except LspluginError as error:
@@ -136,85 +100,61 @@ def pairs_from_export(
                     raise LspluginError(f"{error} (--skip-bad counts it and goes on)") from None
                 accounting.dropped["not understood"] += 1
             else:
-                accounting.pairs += 1
-                yield pair
+                accounting.used += 1
+                accounting.pairs += len(found)
+                yield from found
     assert accounting.balanced, accounting
 
 
-def _pair(task: dict[str, Any], annotation: dict[str, Any], fields: Fields) -> Pair:
+def _pairs(
+    task: dict[str, Any], annotation: dict[str, Any], interface: Interface, accounting: Accounting
+) -> list[Pair]:
     where = f"task {task.get('id')}"
-    side, strength = _preference(annotation, fields, where)
-    prompt = check_prompt(_field(task, fields.prompt, where), where=where)
-    left, right = (_text(task, name, where) for name in (fields.left, fields.right))
-    if left == right:
+    data = task["data"]
+    judgement = judge(annotation, interface, data, where)
+    prompt = check_prompt(_field(data, interface.prompt, where), where=where)
+    texts = _texts(data, interface, where, count=1 + max(place for tier in judgement.tiers for place in tier))
+    compared = [(texts[better], texts[worse], better) for better, worse in judgement.preferences()]
+    accounting.ties += judgement.ties
+    if not compared:
+        raise Dropped("a tie")
+    different = [found for found in compared if found[0] != found[1]]
+    if not different:
         raise Dropped("both answers are identical")
-    chosen, rejected = (left, right) if side == "left" else (right, left)
+    meta = _meta(task, annotation, judgement)
+    sides = len(texts) == 2
+    return [
+        Pair(prompt, chosen, rejected, meta=meta | ({"chosen_side": SIDES[place]} if sides else {}))
+        for chosen, rejected, place in different
+    ]
+
+
+def _texts(data: dict[str, Any], interface: Interface, where: str, *, count: int) -> list[str]:
+    """Give the answers' texts in the order in which they stand; the items of a list may bring their own."""
+    items = data.get(interface.items)
+    if isinstance(items, list) and items and all(isinstance(item, dict) and item.get("body") for item in items):
+        return [str(item["body"]) for item in items]
+    fields = interface.fields_of(data)
+    if len(fields) < count:
+        fields = tuple(f"answer{number}" for number in range(1, count + 1))
+    return [_text(data, name, where) for name in fields]
+
+
+def _meta(task: dict[str, Any], annotation: dict[str, Any], judgement: Judgement) -> dict[str, Any]:
+    """Say where a pair comes from; what is not known is left out."""
     author = annotation.get("completed_by")
     meta = {
         "task": task.get("id"),
         "annotation": annotation.get("id"),
         "annotator": author.get("id") if isinstance(author, dict) else author,
-        "chosen_side": side,
-        "strength": strength,
+        "strength": judgement.strength,
         "lead_time": annotation.get("lead_time"),
         "task_meta": task.get("meta"),
     }
-    return Pair(
-        prompt, chosen, rejected, meta={name: value for name, value in meta.items() if value not in (None, {}, [])}
-    )
+    return {name: value for name, value in meta.items() if value not in (None, {}, [])}
 
 
-def _preference(annotation: dict[str, Any], fields: Fields, where: str) -> tuple[str, str | None]:
-    """Find the side that an annotation chose, and how much better it is where that was asked.
-
-    The verdict says what the click on a side means: with `tie` or `both-bad` there is no preference, whatever was clicked.
-    """
-    if annotation.get("was_cancelled"):
-        raise Dropped("skipped by the annotator")
-    results = annotation.get("result") or []
-    if not results:
-        raise Dropped("submitted without a choice")
-    verdict = _only(_choices(results, {VERDICT}), where, VERDICT)
-    if verdict in NO_PREFERENCE:
-        raise Dropped(NO_PREFERENCE[verdict])
-    if verdict not in {None, "better", "ranked", *STRENGTHS}:
-        raise LspluginError(f"{where}: expected the verdict to be one that our templates offer, found {verdict!r}")
-    clicked = [
-        result.get("value", {}).get("selected")
-        for result in results
-        if result.get("type") == "pairwise" and fields.control in (None, result.get("from_name"))
-    ]
-    ticked = _choices(results, {fields.control or CONTROL})
-    if not clicked and not ticked:
-        raise Dropped("a verdict without a side" if verdict else "no comparison among its results")
-    chosen = _only(clicked or ticked, where, "comparison")
-    if chosen in NO_PREFERENCE:
-        raise Dropped(NO_PREFERENCE[chosen])
-    side, _, strength = str(chosen).partition("-")
-    if side not in SIDES or (strength and strength not in STRENGTHS):
-        raise LspluginError(f"{where}: expected the comparison to be left or right, found {kind(chosen)}")
-    return side, strength or (verdict if verdict in STRENGTHS else None)
-
-
-def _choices(results: list[dict[str, Any]], names: set[str]) -> list[Any]:
-    """Every choice made in the controls of these names."""
-    return [
-        choice
-        for result in results
-        if result.get("type") == "choices" and result.get("from_name") in names
-        for choice in result.get("value", {}).get("choices") or []
-    ]
-
-
-def _only(found: list[Any], where: str, what: str) -> Any:  # noqa: ANN401 - what an export holds
-    """Give the one value that was stored, or None."""
-    if len(found) > 1:
-        raise LspluginError(f"{where}: expected one {what} in an annotation, found {len(found)}")
-    return found[0] if found else None
-
-
-def _field(task: dict[str, Any], name: str, where: str) -> object:
-    data = task["data"]
+def _field(data: dict[str, Any], name: str, where: str) -> object:
     if name not in data:
         raise LspluginError(
             f"{where}: the field `{name}` is missing (it has {', '.join(data)}); name the fields with --config"
@@ -222,8 +162,8 @@ def _field(task: dict[str, Any], name: str, where: str) -> object:
     return data[name]
 
 
-def _text(task: dict[str, Any], name: str, where: str) -> str:
-    value = _field(task, name, where)
+def _text(data: dict[str, Any], name: str, where: str) -> str:
+    value = _field(data, name, where)
     if not isinstance(value, str):
         raise LspluginError(f"{where}: expected `{name}` to be text, found {kind(value)}")
     return value

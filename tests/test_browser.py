@@ -47,6 +47,11 @@ def stars(answer: str, count: int) -> dict[str, Any]:
     return {"from_name": f"overall_{answer}", "to_name": answer, "type": "rating", "value": {"rating": count}}
 
 
+_CARD_IN_A_TIER = ".htx-ranker-column:not(:first-child) .htx-ranker-item"
+SHOWS_A_CHOICE = f'[style*="order: 0"], .ant-radio-checked, .ant-rate-star-full, {_CARD_IN_A_TIER}'
+"""An answer that is clicked, a choice that is ticked, a star that is given, a card in a tier."""
+
+
 @dataclass(frozen=True)
 class Use:
     """How a template is used, and what it then stores."""
@@ -316,7 +321,8 @@ def test_label_by_mouse_and_keyboard_and_from_prelabels(
     page.wait_for_timeout(200)
     assert submitted(page, admin, second) == use.keyboard_result
 
-    open_task(page, server.url, project, third)
+    root = open_task(page, server.url, project, third)
+    assert root.locator(SHOWS_A_CHOICE).count() > 0
     assert submitted(page, admin, third) == use.prelabel
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from lsplugin.errors import LspluginError
 from lsplugin.export import read_export
-from lsplugin.pairs import Accounting, Fields, pairs_from_export
+from lsplugin.interface import Interface
+from lsplugin.pairs import Accounting, pairs_from_export
 from tests.helpers import GOOD_CONFIG, pairwise_result, write_json
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def test_an_export_worked_by_hand() -> None:
         "tasks": 6,
         "unlabelled": 1,
         "annotations": 7,
+        "used": 3,
         "pairs": 3,
+        "ties": 0,
         "dropped": {
             "both answers are identical": 1,
             "no comparison among its results": 1,
@@ -122,11 +125,11 @@ def test_other_names_come_from_the_config() -> None:
         .replace('"$answer', '"$text')
         .replace("answer1,answer2", "answer2,answer1")
     )
-    fields = Fields.from_config(config)
-    assert fields == Fields("prompt", "text2", "text1", "pw")
+    interface = Interface.from_config(config)
+    assert interface == Interface("prompt", ("text2", "text1"), "pw", ratings={})
     data = {"prompt": "p", "text1": "one", "text2": "two"}
     two_controls = [*pairwise_result("right", "other"), *pairwise_result("left", "pw")]
-    pairs, _ = convert(task(annotation(two_controls), data=data), fields=fields)
+    pairs, _ = convert(task(annotation(two_controls), data=data), interface=interface)
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [("two", "one")]
 
 
@@ -140,7 +143,7 @@ def test_other_names_come_from_the_config() -> None:
 )
 def test_configs_that_make_no_pairs_are_refused(config: str, said: str) -> None:
     with pytest.raises(LspluginError, match=said):
-        Fields.from_config(config)
+        Interface.from_config(config)
 
 
 class TestReading:
@@ -234,6 +237,121 @@ def test_fields_of_rendered_configs() -> None:
     from lsplugin.render import render
     from lsplugin.template import Spec
 
-    assert Fields.from_config(render(Spec(markdown=True, chat=True))) == Fields(control="comparison")
+    assert Interface.from_config(render(Spec(markdown=True, chat=True))) == Interface(
+        answers=("answer1", "answer2"), control="comparison", ratings={}
+    )
     other = Spec(template="scale", prompt_field="q", answer_fields=("x", "y"))
-    assert Fields.from_config(render(other)) == Fields("q", "x", "y", "comparison")
+    assert Interface.from_config(render(other)) == Interface("q", ("x", "y"), "comparison", ratings={})
+
+
+def ranking(order: object, name: str = "ranking") -> dict[str, Any]:
+    return {"from_name": name, "to_name": "items", "type": "ranker", "value": {"ranker": order}}
+
+
+def stars(name: str, count: float) -> dict[str, Any]:
+    return {"from_name": name, "to_name": name.rpartition("_")[2], "type": "rating", "value": {"rating": count}}
+
+
+# Boxes A, B, C show what the dataset called answer3, answer1, answer2.
+RANKED = {
+    "prompt": "p",
+    "answer1": "three",
+    "answer2": "one",
+    "answer3": "two",
+    "items": [{"id": "answer3"}, {"id": "answer1"}, {"id": "answer2"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "pairs", "ties"),
+    [
+        (
+            {"_": [], "tier1": ["answer3"], "tier2": ["answer1"], "tier3": ["answer2"]},
+            ["three>one", "three>two", "one>two"],
+            0,
+        ),
+        ({"_": [], "tier1": ["answer2"], "tier2": ["answer1", "answer3"], "tier3": []}, ["two>one", "two>three"], 1),
+        ({"_": ["answer1"], "tier3": ["answer2"], "tier1": ["answer3"]}, ["three>two"], 0),  # one was not sorted
+        ({"rank": ["answer1", "answer2", "answer3"]}, ["one>two", "one>three", "two>three"], 0),
+        (["answer2", "answer1", "answer3"], ["two>one", "two>three", "one>three"], 0),  # as older versions stored it
+    ],
+)
+def test_tiers_become_a_pair_for_every_two_answers_that_are_not_level(
+    order: object, pairs: list[str], ties: int
+) -> None:
+    found, accounting = convert(task(annotation([ranking(order), verdict("ranked")]), data=RANKED))
+    assert sorted(f"{pair.chosen}>{pair.rejected}" for pair in found) == sorted(pairs)
+    assert (accounting.used, accounting.pairs, accounting.ties) == (1, len(pairs), ties)
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        ([ranking({"rank": ["answer3", "answer1", "answer2"]})], "a ranking left as it was shown"),
+        ([ranking({"_": ["answer3", "answer1", "answer2"]}), verdict("ranked")], "fewer than two answers were sorted"),
+        ([ranking({"tier1": ["answer1"]}), verdict("tie")], "a tie"),
+        ([ranking({"tier1": ["answer1"]}), verdict("both-bad")], "all answers are bad"),
+        ([ranking({"tier1": ["answer1", "answer2", "answer3"]}), verdict("ranked")], "a tie"),
+        ([stars("overall_answer1", 3), stars("overall_answer2", 3), stars("overall_answer3", 3)], "a tie"),
+        ([stars("a_answer1", 3), stars("b_answer1", 3), stars("a_answer2", 1)], "not every answer was rated"),
+    ],
+)
+def test_rankings_and_ratings_that_prefer_nothing(results: list[dict[str, Any]], reason: str) -> None:
+    found, accounting = convert(task(annotation(results), data=RANKED))
+    assert found == []
+    assert dict(accounting.dropped) == {reason: 1}
+
+
+def test_stars_place_answers_by_their_mean_over_the_criteria() -> None:
+    given = [stars("a_answer1", 5), stars("b_answer1", 1), stars("a_answer2", 3), stars("b_answer2", 3)]
+    given += [stars("a_answer3", 4), stars("b_answer3", 4)]
+    data = {"prompt": "p", "answer1": "one", "answer2": "two", "answer3": "three"}
+    found, accounting = convert(task(annotation(given), data=data))
+    assert sorted(f"{pair.chosen}>{pair.rejected}" for pair in found) == ["three>one", "three>two"]
+    assert accounting.ties == 1
+
+
+def test_tiers_of_another_config_have_the_order_of_its_buckets() -> None:
+    config = """<View><Text name="q" value="$q"/><List name="l" value="$hits"/>
+    <Ranker name="r" toName="l"><Bucket name="good"/><Bucket name="bad"/></Ranker></View>"""
+    data = {"q": "p", "hits": [{"id": "x", "body": "text x"}, {"id": "y", "body": "text y"}]}
+    done = task(annotation([ranking({"bad": ["x"], "good": ["y"]}, "r")]), data=data)
+    found, _ = convert(done, interface=Interface.from_config(config))
+    assert [(pair.prompt, pair.chosen, pair.rejected) for pair in found] == [("p", "text y", "text x")]
+    with pytest.raises(LspluginError, match=r"task 7: nobody knows which of the tiers bad, good is best; .*--config"):
+        convert(task(annotation([ranking({"bad": ["answer1"], "good": ["answer2"]})]), data=RANKED))
+    with pytest.raises(LspluginError, match="task 7: the ranking names answer9"):
+        convert(task(annotation([ranking({"tier1": ["answer9"], "tier2": ["answer1"]})]), data=RANKED))
+
+
+RESULTS = st.lists(
+    st.one_of(
+        st.sampled_from(["left", "right"]).map(lambda side: pairwise_result(side)[0]),
+        st.sampled_from(["better", "tie", "both-bad", "much"]).map(verdict),
+        st.sampled_from(["left-much", "right-slightly", "tie"]).map(lambda value: verdict(value, name="comparison")),
+        st.permutations(["answer1", "answer2", "answer3"]).map(
+            lambda ids: ranking({"tier1": ids[:1], "tier2": ids[1:]})
+        ),
+        st.tuples(st.integers(1, 3), st.integers(1, 5)).map(lambda star: stars(f"overall_answer{star[0]}", star[1])),
+    ),
+    max_size=3,
+)
+
+
+@given(st.lists(st.tuples(RESULTS, st.booleans())))
+def test_any_mixture_of_annotations_is_accounted_for(mixture: list[tuple[list[dict[str, Any]], bool]]) -> None:
+    tasks = [task(annotation(results, was_cancelled=skipped), data=RANKED) for results, skipped in mixture]
+    found, accounting = convert(*tasks, skip_bad=True)
+    assert accounting.annotations == len(mixture) == accounting.used + sum(accounting.dropped.values())
+    assert accounting.pairs == len(found)
+
+
+@given(RESULTS)
+def test_how_a_ranking_was_shuffled_changes_nothing(results: list[dict[str, Any]]) -> None:
+    """Another order of the boxes, told by the items: the same pairs."""
+    other = RANKED | {"answer1": "one", "answer2": "two", "answer3": "three"}
+    other |= {"items": [{"id": "answer1"}, {"id": "answer2"}, {"id": "answer3"}]}
+    only = [found for found in results if found["type"] == "ranker"]
+    made = [convert(task(annotation(only), data=data), skip_bad=True)[0] for data in (RANKED, other)]
+    pairs = [{(pair.chosen, pair.rejected) for pair in found} for found in made]
+    assert pairs[0] == pairs[1]
