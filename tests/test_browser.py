@@ -263,6 +263,7 @@ def all_states_are_readable(page: Page, root: Locator, use: Use) -> None:
 
 def keep_screenshots(root: Locator, folder: Path, name: str) -> None:
     """Keep what an annotator sees, in light and dark: SCREENSHOTS=docs/images pytest tests/test_browser.py."""
+    root.page.set_viewport_size({"width": 1280, "height": 1400})
     root.page.mouse.move(5, 5)
     for scheme in ("dark", "light"):
         root.page.evaluate(f"document.documentElement.setAttribute('data-color-scheme', '{scheme}')")
