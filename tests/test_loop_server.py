@@ -89,7 +89,9 @@ def test_what_several_people_enter_comes_back(connected: LabelStudio, admin: Per
         "tasks": 6,
         "unlabelled": 0,
         "annotations": 6,
+        "used": 4,
         "pairs": 4,
+        "ties": 0,
         "dropped": {"skipped by the annotator": 1, "submitted without a choice": 1},
     }
     assert len(export) == 6
@@ -204,7 +206,15 @@ def test_300_real_comparisons_come_back_as_the_same_300_pairs(
     for task in admin.tasks(project):
         admin.choose(task["id"], sides[task["meta"]["row"]])  # type: ignore[arg-type]
     pairs, counts, _ = pull_pairs(project)
-    assert counts == {"tasks": 300, "unlabelled": 0, "annotations": 300, "pairs": 300, "dropped": {}}
+    assert counts == {
+        "tasks": 300,
+        "unlabelled": 0,
+        "annotations": 300,
+        "used": 300,
+        "dropped": {},
+        "pairs": 300,
+        "ties": 0,
+    }
     found = [(pair["prompt"], pair["chosen"], pair["rejected"]) for pair in pairs]
     assert sorted(found) == sorted(expected)  # type: ignore[type-var]
     assert any("\n" in chosen for _, chosen, _ in expected)
