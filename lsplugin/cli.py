@@ -89,11 +89,14 @@ def create(
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Create a project, with its tasks; prints its number. Nothing is created when a row of the dataset is bad."""
+    """Create a project, with its tasks; prints its number. Run again, after a kill, too, it goes on where it was.
+
+    Nothing is created when a row of the dataset is bad, and no task is imported twice.
+    """
     from lsplugin.check import check_config
     from lsplugin.dataset import read_dataset
     from lsplugin.files import read_text
-    from lsplugin.project import prepared
+    from lsplugin.project import UnreachableError, prepared
     from lsplugin.render import render as render_config
 
     text = read_text(config) if config is not None else render_config()
@@ -101,15 +104,22 @@ def create(
     rows = read_dataset(tasks) if tasks is not None else []
     prepared(rows, text, path=tasks or "")
     with client(url, api_key) as connected:
-        project = connected.create(title, text)
+        project, new = connected.open(title, text)
         try:
+            count = 0
             if tasks is not None:
                 with console.progress("importing tasks", len(rows)) as advance:
-                    connected.push(project, rows, path=tasks, advance=advance)
-        except BaseException:
-            connected.delete(project)
+                    count = connected.push(project, rows, path=tasks, advance=advance)
+        except UnreachableError as error:
+            raise LspluginError(
+                f"{error} (project {project.id} is kept: run the same command again to go on)"
+            ) from None
+        except LspluginError:
+            if new:
+                connected.delete(project)
             raise
-    console.say(f'created project {project.id} "{project.title}" with {len(rows)} tasks: {project.url}')
+    done = "created" if new else "found"
+    console.say(f'{done} project {project.id} "{project.title}", imported {count} of {len(rows)} tasks: {project.url}')
     typer.echo(project.id)
 
 
@@ -120,14 +130,15 @@ def push(
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Import the tasks of a dataset into a project; all rows are checked before anything is sent."""
+    """Import the tasks of a dataset that a project does not hold yet; all rows are checked before anything is sent."""
     from lsplugin.dataset import read_dataset
 
     rows = read_dataset(dataset)
     with client(url, api_key) as connected, console.progress("importing tasks", len(rows)) as advance:
         found = connected.find(project)
         count = connected.push(found, rows, path=dataset, advance=advance)
-    console.say(f"{count} tasks are in project {found.id}: {found.url}")
+    there = f", {len(rows) - count} were there" if count < len(rows) else ""
+    console.say(f"imported {count} tasks into project {found.id}{there}: {found.url}")
 
 
 @app.command(epilog="Example: lsplugin pull 7 -o export.json")

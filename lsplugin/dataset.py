@@ -6,8 +6,10 @@ A row is the template's task shape, `{"prompt": ..., "answer1": ..., "answer2": 
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lxml import etree
+
+KEY = "key"
+"""Where in a task's meta its content key stands."""
 
 _LINES = {".jsonl", ".ndjson"}
 _LISTS = {"Paragraphs": "a list of messages", "List": "a list of items"}
@@ -41,9 +46,31 @@ class Task:
     meta: dict[str, Any] = field(default_factory=dict)
     row: int = 0
 
+    @property
+    def key(self) -> str | None:
+        """What tells this task from every other: its content key, once `keyed` has given it one."""
+        key = self.meta.get(KEY)
+        return key if isinstance(key, str) else None
+
     def to_dict(self) -> dict[str, Any]:
         """Give the task as Label Studio imports it."""
         return {"data": self.data, "meta": self.meta} if self.meta else {"data": self.data}
+
+
+def keyed(tasks: Sequence[Task]) -> list[Task]:
+    """Give every task a content key in its meta: pushed twice, it is recognised, and not imported again.
+
+    The key is a hash of data and meta; rows that are the same in both are told apart by how many of them came before.
+    """
+    seen: Counter[str] = Counter()
+    made = []
+    for task in tasks:
+        content = json.dumps([task.data, task.meta], sort_keys=True, ensure_ascii=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        key = f"{digest}-{seen[digest]}" if seen[digest] else digest
+        seen[digest] += 1
+        made.append(replace(task, meta=task.meta | {KEY: key}))
+    return made
 
 
 def read_dataset(path: PathLike) -> list[Task]:

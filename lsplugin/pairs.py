@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lsplugin.dataset import KEY
 from lsplugin.errors import LspluginError
 from lsplugin.interface import Interface
 from lsplugin.judgement import SIDES, Dropped, Judgement, judge
@@ -143,13 +144,15 @@ def _texts(data: dict[str, Any], interface: Interface, where: str, *, count: int
 def _meta(task: dict[str, Any], annotation: dict[str, Any], judgement: Judgement) -> dict[str, Any]:
     """Say where a pair comes from; what is not known is left out."""
     author = annotation.get("completed_by")
+    task_meta: dict[str, Any] = task.get("meta") or {}
     meta = {
         "task": task.get("id"),
+        "key": task_meta.get(KEY),
         "annotation": annotation.get("id"),
         "annotator": author.get("id") if isinstance(author, dict) else author,
         "strength": judgement.strength,
         "lead_time": annotation.get("lead_time"),
-        "task_meta": task.get("meta"),
+        "task_meta": {name: value for name, value in task_meta.items() if name != KEY},
     }
     return {name: value for name, value in meta.items() if value not in (None, {}, [])}
 

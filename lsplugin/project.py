@@ -6,6 +6,7 @@ seconds). Every failure becomes one line that says what to do.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +15,7 @@ import httpx
 from lxml import etree
 
 from lsplugin.check import check_config
-from lsplugin.dataset import Task, check_tasks
+from lsplugin.dataset import KEY, Task, check_tasks, keyed
 from lsplugin.errors import LspluginError
 from lsplugin.export import count_tasks
 from lsplugin.files import PathLike, atomic_file
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
     from lsplugin.connection import Connection
 
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds to wait for a server that does not answer or is broken (5xx), before each new try."""
+
+PAGE = 1000
+"""Tasks in one page of a listing."""
+
 BATCH = 500
 """Tasks in one import request: small enough for a progress bar, large enough not to matter."""
 
@@ -34,6 +41,10 @@ TIMEOUT = 60.0
 
 EXPORT_TIMEOUT = 3600.0
 """Seconds an export may take: 10,000 tasks took half a minute."""
+
+
+class UnreachableError(LspluginError):
+    """The server does not answer, broke off, or is broken: the same may work in a while."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,24 @@ class Client:
         with self._translated(f"deleting project {project.id}"):
             self._sdk.projects.delete(project.id)
 
+    def open(self, title: str, config: str) -> tuple[Project, bool]:
+        """Find the project of this title and config, or create it; say whether it is new.
+
+        Raises:
+            LspluginError: a project of this title has another config.
+        """
+        with self._translated(f'looking up "{title}"'):
+            found = [item for item in self._sdk.projects.list(title=title) if item.title == title]
+        same = [item for item in found if (item.label_config or "").strip() == config.strip()]
+        if same:
+            return self.find(str(same[0].id)), False
+        if found:
+            raise LspluginError(
+                f'project {found[0].id} is titled "{title}" already, with another config: choose another title, or add tasks to '
+                f"it with `lsplugin push {found[0].id}`"
+            )
+        return self.create(title, config), True
+
     def push(
         self,
         project: Project,
@@ -114,31 +143,76 @@ class Client:
         path: PathLike,
         advance: Callable[[int], None] = lambda _: None,
     ) -> int:
-        """Check all tasks against the project's config, then import them in batches; return how many.
+        """Check all tasks against the project's config, then import those that the project does not hold yet.
+
+        Every task carries a content key, so the same file may be pushed again, after a kill, too: what is there is left as it is,
+        and what came in twice, because a server finished what a killed push had sent, is taken out again unless it is labelled.
 
         Args:
             project: where to.
             tasks: what to import.
             path: the file they come from, for messages.
-            advance: called with the number of tasks after every batch.
+            advance: called with the number of tasks after every batch, with those that were there already first.
+
+        Returns:
+            How many were imported.
 
         Raises:
-            LspluginError: a bad row (nothing is sent then), or the server took fewer tasks than were sent.
+            LspluginError: a bad row (nothing is sent then), a server that refuses, or one that stays away.
         """
-        tasks = prepared(tasks, project.config, path=path)
-        before = self.find(str(project.id)).tasks
-        for start in range(0, len(tasks), BATCH):
-            batch = [task.to_dict() for task in tasks[start : start + BATCH]]
-            with self._translated(f"importing tasks into project {project.id}"):
-                # A repeated POST would import twice, so the SDK's own retries are off.
-                self._sdk.projects.import_tasks(
-                    project.id, request=batch, request_options={"max_retries": 0, "timeout": 600}
-                )
-            advance(len(batch))
-        taken = self.find(str(project.id)).tasks - before
-        if taken != len(tasks):
-            raise LspluginError(f"project {project.id} took {taken} of {len(tasks)} tasks; look at {project.url}")
-        return taken
+        own = keyed(tasks)
+        ready = {str(task.key): task for task in prepared(own, project.config, path=path)}
+        held = self._held(project) if project.tasks else {}
+        before = len(ready.keys() & held.keys())
+        advance(before)
+        for attempt, pause in enumerate((*PAUSES, None)):
+            try:
+                if attempt:  # what the server took without an answer is known before anything is sent again
+                    held = self._held(project)
+                for batch in _batches([task for key, task in ready.items() if key not in held]):
+                    self._import(project, batch)
+                    advance(len(batch))
+                held = self._held(project)
+                break
+            except UnreachableError:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        self._drop_copies(project, held)
+        lost = [key for key in ready if key not in held]
+        if lost:
+            raise LspluginError(
+                f"project {project.id} took {len(ready) - len(lost)} of {len(ready)} tasks; push {path} again"
+            )
+        return len(ready) - before
+
+    def _import(self, project: Project, batch: Sequence[Task]) -> None:
+        with self._translated(f"importing tasks into project {project.id}"):
+            # The SDK's own retries are off: they would send again what the server may have taken without an answer.
+            options = {"max_retries": 0, "timeout": 600}
+            self._sdk.projects.import_tasks(
+                project.id, request=[task.to_dict() for task in batch], request_options=options
+            )
+
+    def _held(self, project: Project) -> dict[str, list[tuple[int, int]]]:
+        """Give the project's tasks by their content key: (number, annotations) of each task that has it."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        with self._translated(f"reading the tasks of project {project.id}"):
+            wanted = {"include": "id,meta,total_annotations", "fields": "task_only"}
+            for task in self._sdk.tasks.list(project=project.id, page_size=PAGE, **wanted):
+                key = (task.meta or {}).get(KEY)
+                if isinstance(key, str):
+                    found.setdefault(key, []).append((task.id, task.total_annotations or 0))
+        return found
+
+    def _drop_copies(self, project: Project, held: dict[str, list[tuple[int, int]]]) -> None:
+        """Take out what is there twice, which happens when a server finishes what a killed push had sent; labels stay."""
+        for copies in held.values():
+            kept = max(copies, key=lambda copy: (copy[1], -copy[0]))  # the one with labels, else the first
+            for number, labels in copies:
+                if number != kept[0] and not labels:
+                    with self._translated(f"removing a copy from project {project.id}"):
+                        self._sdk.tasks.delete(number)
 
     def pull(self, project: Project, path: Path, *, advance: Callable[[int], None] = lambda _: None) -> int:
         """Stream the project's JSON export into a file, atomically, and check its count; return the number of tasks.
@@ -184,15 +258,21 @@ class Client:
         try:
             yield
         except httpx.ConnectError:
-            raise LspluginError(
+            raise UnreachableError(
                 f"no Label Studio at {url}: start one with `lsplugin serve`, or name another with --url"
             ) from None
         except httpx.HTTPError as error:
-            raise LspluginError(
+            raise UnreachableError(
                 f"{doing} at {url} broke off ({type(error).__name__}); is the server well? Run it again"
             ) from None
         except ApiError as error:
-            raise LspluginError(_explain(error.status_code, error.body, doing, url, project)) from None
+            kind = UnreachableError if (error.status_code or 0) >= 500 else LspluginError
+            raise kind(_explain(error.status_code, error.body, doing, url, project)) from None
+
+
+def _batches(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    for start in range(0, len(tasks), BATCH):
+        yield tasks[start : start + BATCH]
 
 
 def prepared(tasks: Sequence[Task], config: str, *, path: PathLike) -> list[Task]:

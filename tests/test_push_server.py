@@ -1,0 +1,123 @@
+"""Pushing is idempotent: whatever breaks, and whenever, the project ends with every task exactly once."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lsplugin import server as local
+from lsplugin.connection import KEY_VARIABLE, URL_VARIABLE
+from lsplugin.dataset import Task, keyed
+from tests.conftest import copy_migrated
+from tests.helpers import Person, complaint, pairwise_result, run_cli, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import LabelStudio
+
+pytestmark = pytest.mark.server
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [{"prompt": f"p{n}", "answer1": f"one {n}", "answer2": f"two {n}"} for n in range(count)]
+
+
+def prompts(project: str) -> Counter[str]:
+    """How often each task is in a project, by its prompt."""
+    assert run_cli(["lsplugin", "pull", project, "-o", "check.json"]).code == 0
+    with open("check.json", encoding="utf-8") as stream:  # noqa: PTH123
+        return Counter(task["data"]["prompt"] for task in json.load(stream))
+
+
+def once(count: int) -> Counter[str]:
+    return Counter({f"p{n}": 1 for n in range(count)})
+
+
+def test_keys_tell_rows_apart() -> None:
+    same = Task({"prompt": "p"}, {"models": {"answer1": "m"}}, 1)
+    other = Task({"prompt": "p"}, {"models": {"answer1": "n"}}, 2)
+    made = [task.key for task in keyed([same, other, same])]
+    assert len(set(made)) == 3
+    assert made == [task.key for task in keyed([same, other, same])]
+    assert made[2] == f"{made[0]}-1"
+
+
+def test_a_second_push_imports_nothing_twice(connected: LabelStudio, tmp_path: Path) -> None:
+    write_json(tmp_path / "d.json", rows(30))
+    first = run_cli(["lsplugin", "create", "Twice the same", "--tasks", "d.json"])
+    again = run_cli(["lsplugin", "create", "Twice the same", "--tasks", "d.json"])
+    assert again.stdout == first.stdout
+    assert "imported 0 of 30 tasks" in again.stderr
+    assert "imported 0 tasks" in run_cli(["lsplugin", "push", "Twice the same", "d.json"]).stderr
+    write_json(tmp_path / "more.json", [*rows(32), rows(1)[0]])  # two new ones, and the first a second time
+    assert "imported 3 tasks" in run_cli(["lsplugin", "push", "Twice the same", "more.json"]).stderr
+    assert prompts("Twice the same") == once(32) + Counter({"p0": 1})
+    run_cli(["lsplugin", "render", "--no-tie", "-o", "other.xml"])
+    said = complaint(["lsplugin", "create", "Twice the same", "--config", "other.xml", "--tasks", "d.json"])
+    assert "with another config" in said
+
+
+def test_copies_go_and_labels_stay(connected: LabelStudio, admin: Person, tmp_path: Path) -> None:
+    """What a server took twice: the copy without labels is taken out again."""
+    write_json(tmp_path / "d.json", rows(3))
+    project = run_cli(["lsplugin", "create", "Copies", "--tasks", "d.json"]).stdout.strip()
+    held = admin.get(f"/api/tasks?project={project}")["tasks"]
+    copies = [{"data": task["data"], "meta": task["meta"]} for task in held]
+    made = admin.post(f"/api/projects/{project}/import?return_task_ids=true", copies)["task_ids"]
+    admin.post(f"/api/tasks/{made[1]}/annotations", {"result": pairwise_result("left")})
+    run_cli(["lsplugin", "push", project, "d.json"])
+    left = admin.get(f"/api/tasks?project={project}")["tasks"]
+    assert Counter(task["data"]["prompt"] for task in left) == once(3)
+    assert made[1] in {task["id"] for task in left}
+
+
+def test_killed_at_any_moment_and_run_again(connected: LabelStudio, tmp_path: Path) -> None:
+    count = 3000
+    write_json(tmp_path / "d.json", rows(count))
+    command = [sys.executable, "-m", "lsplugin", "create", "Killed", "--tasks", "d.json"]
+    dice, killed = random.Random(0), 0
+    for _ in range(4):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=2.5 + dice.random() * 2.5)  # the SDK alone takes two seconds to import
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+    assert killed > 1
+    assert run_cli(["lsplugin", "create", "Killed", "--tasks", "d.json"]).code == 0
+    assert prompts("Killed") == once(count)
+
+
+def test_the_server_goes_away_under_it(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    count = 4000
+    write_json(tmp_path / "d.json", rows(count))
+    data = copy_migrated(migrated, tmp_path / "data")
+    with local.serve(data) as running:
+        port = int(running.connection.url.rpartition(":")[2])
+        monkeypatch.setenv(URL_VARIABLE, running.connection.url)
+        monkeypatch.setenv(KEY_VARIABLE, running.connection.api_key)
+        project = run_cli(["lsplugin", "create", "Goes away"]).stdout.strip()
+        command = [sys.executable, "-m", "lsplugin", "push", project, "d.json"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        with Person(running.connection.url) as person:
+            person.http.headers["Authorization"] = f"Token {running.connection.api_key}"
+            while person.get(f"/api/projects/{project}")["task_number"] == 0 and time.monotonic() < deadline:
+                time.sleep(0.05)
+        os.killpg(running.process.pid, signal.SIGKILL)
+        running.process.wait()
+    with local.serve(data, port=port):
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+        assert prompts(project) == once(count)
