@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from lxml import etree, html
 
+from lsplugin.prepare import prepare
 from lsplugin.preview import MOST_TASKS, preview
 from lsplugin.render import render, sample_task
 from lsplugin.template import Spec, template_names
@@ -18,6 +23,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
+    from tests.conftest import LabelStudio
+    from tests.helpers import Person
+
 pytestmark = pytest.mark.browser
 
 NASTY = [
@@ -28,6 +36,57 @@ NASTY = [
     "שלום 😀 \u2028 line \u2029 paragraph",
     "two\nlines  and   spaces",
 ]
+
+
+LINES = "box => [...box.querySelectorAll('.lsf-richtext__line')].map(line => line.textContent).join('\\n')"
+
+# What the editor shows in ways of its own: sizes, defaults, keys that it hands out, fields reached by a path.
+MANY_TAGS = """<View className="mine">
+  <Style>.mine .c::before { content: "a &lt; b &gt; c"; }</Style>
+  <Header value="One" size="1"/><Header value="Price of $deep.er[0].word." size="6" underline="true"/>
+  <View className="c" display="inline"><Text name="prompt" value="Mixed: $prompt, $number, $flag"/></View>
+  <Text name="word" value="$deep.er[0].word"/>
+  <HyperText name="html" value="$html" inline="true"/>
+  <Pairwise name="comparison" toName="left,right"/>
+  <Text name="left" value="$left"/><Text name="right" value="$right"/>
+  <Choices name="plain" toName="prompt"><Choice value="p1" hotkey="r"/><Choice value="p2"/>
+    <Choice value="p3" selected="true"/></Choices>
+  <Choices name="row" toName="prompt" choice="single-radio" showInline="true"><Choice value="r1"/><Choice value="r2"/></Choices>
+  <Choices name="html-choices" toName="prompt" choice="multiple">
+    <Choice value="m1" alias="m"/><Choice value="m2" html="&lt;b&gt;bold&lt;/b&gt;"/>
+  </Choices>
+  <Choices name="dynamic" toName="prompt" value="$options"/>
+  <Choices name="nested" toName="prompt" allowNested="true">
+    <Choice value="n1"><Choice value="n11"/><Choice value="n12"/></Choice>
+    <Choice value="n2"><Choice value="n21"/><Choice value="n22"/></Choice>
+  </Choices>
+  <Choices name="many" toName="prompt" choice="multiple" showInline="true">MANY</Choices>
+  <View visibleWhen="choice-selected" whenTagName="row" whenChoiceValue="r2"><Header value="second of the row"/></View>
+  <View visibleWhen="choice-unselected" whenTagName="row" whenChoiceValue="r2"><Header value="not the second"/></View>
+  <View visibleWhen="no-region-selected"><Header value="no region"/></View>
+  <Rating name="stars" toName="prompt" maxRating="7" size="large" defaultValue="2" hotkey="x"/>
+  <Number name="count" toName="prompt" min="1" max="9" step="2" defaultValue="3"/>
+  <TextArea name="note" toName="prompt" placeholder="write"/>
+  <Collapse><Panel value="Closed $number"><Header value="unseen"/></Panel>
+    <Panel value="Other"><Header value="unseen"/></Panel></Collapse>
+  <Collapse open="true" accordion="false"><Panel value="Open"><Header value="seen"/></Panel>
+    <Panel value="Open, too"><Header value="seen, too"/></Panel></Collapse>
+  <List name="alone" value="$items" title="Only a list"/>
+  <List name="sorted" value="$items" title="Items"/><Ranker name="order" toName="sorted"/>
+  <List name="tiered" value="$items" title="Never seen"/>
+  <Ranker name="tiers" toName="tiered"><Bucket name="b1" title="First"/><Bucket name="b2" default="true"/></Ranker>
+</View>""".replace("MANY", "".join(f'<Choice value="k{number}"/>' for number in range(24)))
+MANY_FIELDS = {
+    "prompt": "First  line\n\nthird <b>line</b>",
+    "number": 5.0,
+    "flag": True,
+    "deep": {"er": [{"word": "deep word"}]},
+    "html": "<p>text <b>bold</b></p><ul><li>item</li></ul>",
+    "left": "left\ntwo lines",
+    "right": "right",
+    "options": [{"value": "o1"}, {"value": "o2", "alias": "second", "hotkey": "v"}],
+    "items": [{"id": 1, "title": "T1", "body": "B1"}, {"id": "two", "html": "<i>html</i>"}, {"id": "three"}],
+}
 
 
 @pytest.fixture
@@ -71,7 +130,7 @@ def test_any_text_is_shown_unchanged_and_harmless(window: Page, tmp_path: Path) 
     for number, text in enumerate(NASTY):
         assert window.locator("#place").inner_text() == f"{number + 1} of {len(NASTY)}"
         shown = window.locator("section:not([hidden]) .lsf-richtext__container")
-        assert [found.text_content() for found in shown.all()] == [text, text + " 1", text + " 2"]
+        assert [found.evaluate(LINES) for found in shown.all()] == [text, text + " 1", text + " 2"]
         if number + 1 < len(NASTY):
             window.locator("#next").click()
     assert window.locator("#next").is_disabled()
@@ -134,11 +193,24 @@ def test_cards_stars_and_conditions(window: Page, tmp_path: Path) -> None:
     assert window.locator(".htx-ranker-column").nth(2).locator('[data-ranker-id="answer2"]').count() == 1
     card.drag_to(window.locator(".htx-ranker-column").nth(1))
     assert window.locator(".htx-ranker-column").nth(1).locator('[data-ranker-id="answer2"]').count() == 1
+    left = window.locator(".htx-ranker-column").first.locator("[data-ranker-id]")
+    order = [found.get_attribute("data-ranker-id") for found in left.all()]
+    left.first.focus()
+    window.keyboard.press("ArrowDown")
+    assert [found.get_attribute("data-ranker-id") for found in left.all()] == order[::-1]
 
     spec = spec_of("rating")
     open_page(window, tmp_path / "s.html", preview(render(spec), [sample_task(spec)]))
-    window.locator(".ant-rate").first.get_by_role("button").nth(3).click()
-    assert window.locator(".ant-rate-star-full").count() == 4
+    row, full = window.locator(".ant-rate").first, window.locator(".ant-rate-star-full")
+    row.get_by_role("radio").nth(3).click()
+    assert full.count() == 4
+    assert row.locator("[aria-checked=true]").get_attribute("aria-label") == "4 of 5"
+    row.get_by_role("radio").nth(3).click()  # a second click takes it back
+    assert full.count() == 0
+    row.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        window.keyboard.press(key)
+    assert full.count() == 1
 
     when = 'visibleWhen="choice-selected" whenTagName="verdict" whenChoiceValue="tie"'
     hidden = f'<View {when}><Header value="Why the same?"/></View>'
@@ -158,6 +230,124 @@ def test_what_it_cannot_show_and_what_the_editor_loses(window: Page, tmp_path: P
     assert window.get_by_text("The preview does not show <Image>.").count() >= 1
     colours = [window.get_by_text(name).evaluate("e => getComputedStyle(e).color") for name in ("kept", "lost")]
     assert [colour == "rgb(1, 2, 3)" for colour in colours] == [True, False]
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("name", ["many tags", "every option", *template_names()])
+def test_the_editor_shows_the_same(
+    name: str, window: Page, page: Page, server: LabelStudio, admin: Person, tmp_path: Path
+) -> None:
+    """The same texts with the same keys in the same order, under tags of the same kind, the same boxes ticked."""
+    if name == "many tags":
+        config, data = MANY_TAGS, MANY_FIELDS
+    else:
+        options = {"chat": True, "markdown": True, "strength": True, "reason": True, "reasons": ("A", "B")}
+        spec = Spec(**options) if name == "every option" else spec_of(name)
+        config = render(spec)
+        data = prepare(sample_task(spec), etree.fromstring(config))
+    project = admin.post("/api/projects/", {"title": "preview", "label_config": config})["id"]
+    (task,) = admin.post(f"/api/projects/{project}/import?return_task_ids=true", [{"data": data}])["task_ids"]
+    page.goto(f"{server.url}/projects/{project}/data?task={task}")
+    root = page.locator(".lsf-main-view").locator(".mine, .lsplugin").first
+    root.wait_for()
+    page.wait_for_timeout(800)  # Pairwise and the choices of a task come a moment later
+    trouble = open_page(window, tmp_path / "p.html", preview(config, [data]))
+    ours = window.locator("main").locator(".mine, .lsplugin").first
+    lines = [[line for line in shown.inner_text().splitlines() if line] for shown in (root, ours)]
+    assert lines[1] == lines[0]
+    assert len(lines[0]) > 3
+    for script in (HEADINGS, INPUTS):
+        assert ours.evaluate(script) == root.evaluate(script)
+    assert trouble == []
+
+
+HEADINGS = "root => [...root.querySelectorAll('h1, h2, h3, h4, h5')].map(found => found.tagName + found.textContent)"
+INPUTS = """root => [...root.querySelectorAll('input:not([type=text]), .ant-rate-star-full')].map(
+  found => [found.type, found.name, found.checked, found.type === 'number' ? found.value : null])"""
+
+
+def test_choices_as_in_the_editor(window: Page, tmp_path: Path) -> None:
+    open_page(window, tmp_path / "p.html", preview(MANY_TAGS, [MANY_FIELDS]))
+
+    def ticked(name: str) -> list[str]:
+        return [
+            str(found.get_attribute("name")) for found in window.locator(f"[data-choices={name}] input:checked").all()
+        ]
+
+    assert ticked("plain") == ["p3"]
+    window.keyboard.press("r")  # boxes, but one at a time, and a second stroke takes it back
+    assert ticked("plain") == ["p1"]
+    window.keyboard.press("r")
+    assert ticked("plain") == []
+    window.get_by_text("m1").click()
+    window.get_by_text("bold", exact=True).last.click()
+    assert ticked("html-choices") == ["m1", "m2"]
+    window.get_by_text("n1", exact=False).first.click()
+    assert ticked("nested") == ["n1", "n11", "n12"]
+    window.keyboard.press("v")
+    assert ticked("dynamic") == ["o2"]
+    assert window.get_by_text("not the second").is_visible()
+    window.get_by_text("r2").click()
+    assert window.get_by_text("second of the row").is_visible()
+    assert not window.get_by_text("not the second").is_visible()
+    for count in (1, 2):
+        window.keyboard.press("x")
+        assert window.locator(".ant-rate-star-full").count() == count
+    window.locator("[name=note]").press_sequentially("rx")  # typing is not choosing
+    assert (ticked("plain"), window.locator("[name=note]").input_value()) == ([], "rx")
+
+
+def test_the_same_answer_to_two_questions(window: Page, tmp_path: Path) -> None:
+    """Radio buttons are named by their labels, as in the editor; that must not tie one question, or task, to another."""
+    spec = Spec(criteria=("Clarity", "Tone"))
+    trouble = open_page(window, tmp_path / "p.html", preview(render(spec), [sample_task(spec)] * 2))
+    for _ in range(2):
+        for same in window.locator("section:not([hidden])").get_by_text("About the same").all():
+            same.click()
+        window.locator("#next").click(force=True)
+    assert window.locator("input:checked").count() == 6
+    window.locator("section:not([hidden]) input").last.focus()
+    window.keyboard.press("Enter")
+    assert window.locator("input:checked").count() == 6
+    assert trouble == []
+
+
+def test_a_choice_shows_without_a_style_for_it(window: Page, tmp_path: Path) -> None:
+    open_page(window, tmp_path / "p.html", preview(GOOD_CONFIG, [{"prompt": "p", "answer1": "a", "answer2": "b"}]))
+    colour = "side => getComputedStyle(side).borderTopColor"
+    left, right = window.locator("[data-side]").all()
+    right.click()
+    assert right.evaluate(colour) == "rgb(97, 122, 218)"  # the editor's own, measured there
+    assert left.evaluate(colour) == "rgba(0, 0, 0, 0)"
+
+
+@given(st.text(), st.text(st.characters(codec=None)))
+@example("\x00\x1b\ufffe\ud800", "\n\r\n\x85\xa0")
+def test_no_text_breaks_the_page(one: str, other: str) -> None:
+    config = """<View><Style>.a { content: "&lt;/style&gt;&lt;script&gt;" }</Style><Header value="$a"/><Text name="t" value="$a"/>
+      <HyperText name="h" value="$b" inline="true"/><Choices name="c" toName="t" value="$c"/><List name="l" value="$d"/>
+      <TextArea name="x" toName="t" rows="3" value="$b" placeholder="$a"/><Rating name="r" toName="t" maxRating="\u00b2"/>
+      <Rating name="s" toName="t" maxRating="999999999"/></View>"""
+    task = {"a": one, "b": other, "c": [{"value": one, "alias": other}, 1], "d": [{"id": one, "title": other}, None]}
+    page = preview(config, [task])
+    made = html.document_fromstring(page.replace("\r", "\n"))
+    shown = "\n".join(line.text or "" for line in made.iter("span") if line.get("class") == "lsf-richtext__line")
+    assert shown == UNSHOWABLE.sub("\ufffd", one).replace("\r", "\n")
+    assert len(made.findall(".//script")) == 1
+    assert len(page) < 200_000
+
+
+UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def test_what_needs_a_region_is_said(window: Page, tmp_path: Path) -> None:
+    view = '<View visibleWhen="region-selected"><Header value="unseen"/></View>'
+    control = '<Rating name="r" toName="prompt" perRegion="true"/>'
+    config = GOOD_CONFIG.replace("</View>", view + control + '<Text name="u" value="$u" valueType="url"/></View>')
+    open_page(window, tmp_path / "p.html", preview(config, [{"prompt": "p", "answer1": "a", "answer2": "b", "u": "x"}]))
+    said = [found.inner_text().split(" ")[0] for found in window.locator(".preview-unknown").all()]
+    assert said == ["<View>", "<Rating>", "<Text>"]
+    assert window.get_by_text("unseen").count() == 0
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: Page) -> None:

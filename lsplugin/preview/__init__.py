@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import tinycss2
 from lxml import etree
 
-from lsplugin.markup import element
+from lsplugin.preview.elements import box, leaf, with_marks
 from lsplugin.preview.tags import Renderer, text_of
+from lsplugin.validation.document import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 MOST_TASKS = 50
 """Tasks in one page; the page says when there are more."""
@@ -34,77 +35,88 @@ def preview(config: str, tasks: Sequence[dict[str, Any]]) -> str:
     Returns:
         HTML that needs no other file and no network.
     """
-    root = etree.fromstring(config.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
+    root = load(config, tasks=(), server_version=None).root
     script, css = (files(__name__).joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
-    style = "\n".join([css, *(_as_shown(text_of(found)) for found in root.iter("Style"))])
+    styles = [css, *(_as_shown(text_of(found)) for found in root.iter("Style"))]
     shown = tasks[:MOST_TASKS]
     cut = f" The first {len(shown)} of {len(tasks)} tasks." if len(shown) < len(tasks) else ""
-    body = element(
-        "body",
-        _text(
-            "p",
-            "Preview: this is what annotators see in Label Studio. Nothing is stored." + cut,
-            role="note",
-            id="banner",
-        ),
-        _bar(len(shown)),
-        element("main", *(_section(root, task, number) for number, task in enumerate(shown, start=1))),
-        _text("script", _inside(script)),
+    required = " A star * marks what must be answered." if root.find(".//*[@required='true']") is not None else ""
+    told = "Preview: this is what annotators see in Label Studio. Nothing is stored." + cut + required
+    main = box("", *(_section(root, task, number) for number, task in enumerate(shown, start=1)), tag="main")
+    body = box(
+        "",
+        box("preview-bar", leaf("p", told, role="note", id="banner"), _buttons(len(shown)), tag="header"),
+        main,
+        *_forms(main),
+        leaf("script", script),
+        tag="body",
     )
-    digest = base64.b64encode(hashlib.sha256(_inside(script).encode()).digest()).decode()
-    policy = f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", **{"http-equiv": "Content-Security-Policy", "content": policy}),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        _text("title", "Preview of a labeling config"),
-        _text("style", _inside(style)),
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {_digests([script])}",
+            f"style-src {_digests(styles)}",
+            f"style-src-elem {_digests(styles)}",
+            "style-src-attr 'unsafe-inline'",
+            "img-src data:",
+            "form-action 'none'",
+            "base-uri 'none'",
+        ]
     )
-    page = element("html", head, body, **{"lang": "en", "data-color-scheme": "light"})
+    head = box(
+        "",
+        leaf("meta", "", charset="utf-8"),
+        leaf("meta", "", http_equiv="Content-Security-Policy", content=policy),
+        leaf("meta", "", name="viewport", content="width=device-width, initial-scale=1"),
+        leaf("title", "Preview of a labeling config"),
+        *(leaf("style", style) for style in styles),
+        tag="head",
+    )
+    page = with_marks(box("", head, body, tag="html"), lang="en", data_color_scheme="light")
     return "<!DOCTYPE html>\n" + etree.tostring(page, encoding="unicode", method="html") + "\n"
 
 
 def _section(root: etree._Element, task: dict[str, Any], number: int) -> etree._Element:
-    made = element("section", Renderer(root, task).html(), **{"class": "lsf-main-view", "aria-label": f"Task {number}"})
-    if number > 1:
-        made.set("hidden", "")
-    return made
+    made = box("lsf-main-view", Renderer(root, task).html(), tag="section")
+    with_marks(made, aria_label=f"Task {number}", tabindex="-1")
+    return with_marks(made, hidden="") if number > 1 else made
 
 
-def _bar(count: int) -> etree._Element:
+def _forms(main: etree._Element) -> Iterator[etree._Element]:
+    """Give each group of choices a form of its own.
+
+    The editor names an input by its label, and a browser lets only one radio button of a name be ticked in each form: without
+    forms "About the same" could be said once in the whole page.
+    """
+    for number, group in enumerate(main.iterfind(".//*[@data-choices]")):
+        name = f"choices-{number}"
+        for field in group.iter("input"):
+            field.set("form", name)
+        yield leaf("form", "", id=name, hidden="")
+
+
+def _buttons(count: int) -> etree._Element:
     """Make the row of buttons: which task, and light or dark."""
-    return element(
-        "nav",
-        _text("button", "Previous", type="button", id="previous"),
-        _text("output", f"1 of {count}", id="place"),
-        _text("button", "Next", type="button", id="next"),
-        _text("button", "Light or dark", type="button", id="scheme"),
+    made = box(
+        "",
+        leaf("button", "Previous", type="button", id="previous"),
+        leaf("output", f"1 of {count}", id="place"),
+        leaf("button", "Next", type="button", id="next"),
+        leaf("button", "Dark", type="button", id="scheme", aria_pressed="false"),
+        tag="nav",
     )
+    return with_marks(made, aria_label="Tasks")
 
 
-def _text(tag: str, text: str, **attributes: str) -> etree._Element:
-    made = element(tag, **attributes)
-    made.text = text
-    return made
-
-
-def _inside(text: str) -> str:
-    r"""Keep a style or script from ending its own tag: `</` becomes `<\/`, which means the same in a script's strings."""
-    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+def _digests(sources: Iterable[str]) -> str:
+    """Name what may run or apply by its hash, for the page's policy."""
+    made = (base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() for source in sources)
+    return " ".join(f"'sha256-{digest}'" for digest in made)
 
 
 def _as_shown(css: str) -> str:
-    """Drop the rules that the editor loses: those with `>` in their selector, which reaches it as `&gt;`."""
-    kept: str = tinycss2.serialize(list(_kept(tinycss2.parse_stylesheet(css))))
-    return kept
+    """Give a Style as the editor puts it into its page: escaped, so that a rule with `>` in its selector is lost there, too.
 
-
-def _kept(rules: Iterable[Any]) -> Iterable[Any]:
-    for rule in rules:
-        if rule.type == "qualified-rule" and any(part.type == "literal" and part.value == ">" for part in rule.prelude):
-            continue
-        if rule.type == "at-rule" and rule.lower_at_keyword == "media" and rule.content is not None:
-            rule.content = list(_kept(tinycss2.parse_rule_list(rule.content)))
-        if rule.type != "error":
-            yield rule
+    That also keeps it from ending its own tag here.
+    """
+    return html.escape(css, quote=False).replace("\r\n", "\n").replace("\r", "\n")

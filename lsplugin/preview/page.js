@@ -11,87 +11,168 @@ function go(to) {
   document.getElementById("next").disabled = place >= sections.length - 1;
 }
 
-function choose(side) {
-  const section = side.closest("section");
-  const chosen = side.getAttribute("aria-pressed") === "true";
-  for (const other of section.querySelectorAll("[data-side]")) {
-    if (other.dataset.pairwise !== side.dataset.pairwise) continue;
-    const now = other === side && !chosen; // a second click takes it back
-    other.setAttribute("aria-pressed", String(now));
-    other.setAttribute("style", now ? other.dataset.selection : "border: 1px solid transparent; border-radius: 2px;");
+// Pairwise: one of two texts, or none. Without a selectionStyle the editor shows the choice by classes of its own.
+function mark(side, chosen) {
+  side.setAttribute("aria-pressed", String(chosen));
+  if (side.dataset.selection === undefined) {
+    side.classList.add("border");
+    side.classList.toggle("border-transparent", !chosen);
+    for (const name of ["bg-primary-background", "border-primary-border-subtle"]) side.classList.toggle(name, chosen);
+  } else {
+    side.style.cssText = chosen ? side.dataset.selection : "border: 1px solid transparent; border-radius: 0.125rem;";
   }
 }
+
+function choose(side) {
+  const chosen = side.getAttribute("aria-pressed") !== "true"; // a second click takes it back
+  for (const other of side.closest("section").querySelectorAll("[data-side]"))
+    if (other.dataset.pairwise === side.dataset.pairwise) mark(other, other === side && chosen);
+}
+
+// Choices: what is ticked, what that unticks, and what it shows or hides.
+const selected = group => [...group.querySelectorAll("input:checked, option:checked")].filter(found => found.dataset.value !== undefined);
 
 function ticked(input) {
   const group = input.closest("[data-choices]");
-  if (input.type === "radio" && input.checked)
-    for (const other of group.querySelectorAll("input")) if (other !== input) other.checked = false;
-  conditions(input.closest("section"));
-}
-
-function conditions(section) {
-  for (const part of section.querySelectorAll("[data-when]")) {
-    const wanted = part.dataset.whenChoice.split(",").filter(Boolean);
-    const groups = [...section.querySelectorAll("[data-choices]")]
-      .filter(group => !part.dataset.whenTag || group.dataset.choices === part.dataset.whenTag);
-    const met = groups.some(group => [...group.querySelectorAll("input:checked")].some(
-      input => !wanted.length || wanted.includes(input.dataset.value) || wanted.includes(input.dataset.alias)));
-    part.hidden = met !== (part.dataset.when === "choice-selected");
+  if (input.matches("input")) {
+    const below = input.closest(".lsf-choice").querySelectorAll(".lsf-choice__children input");
+    for (const child of below) child.checked = input.checked;
+    if (input.checked && group.dataset.single !== undefined)
+      for (const other of group.querySelectorAll("input"))
+        if (other !== input && ![...below].includes(other)) other.checked = false;
   }
+  refresh(input.closest("section"));
 }
 
-function rate(star) {
-  const stars = [...star.closest("ul").children];
-  const count = stars.indexOf(star.closest("li")) + 1;
-  stars.forEach((item, number) => {
+function met(part, section) {
+  const { when, whenTag, whenChoice } = part.dataset;
+  const groups = [...section.querySelectorAll("[data-choices]")];
+  const stored = found => found.dataset.alias || found.dataset.value;
+  if (when === "choice-value") return groups.some(group => selected(group).some(found => stored(found) === whenChoice));
+  const named = groups.filter(group => !whenTag || (group.dataset.choices === whenTag && !group.closest("[hidden] *")));
+  const wanted = whenTag && whenChoice ? whenChoice.split(",") : null;
+  const found = named.some(group => !(whenTag && group.hidden) && selected(group).some(
+    choice => !wanted || wanted.includes(choice.dataset.value) || wanted.includes(choice.dataset.alias)));
+  return found === (when === "choice-selected");
+}
+
+function refresh(section) {
+  for (const input of section.querySelectorAll("[data-choices] input")) {
+    const kind = `ant-${input.type}`;
+    input.parentElement.classList.toggle(`${kind}-checked`, input.checked);
+    input.closest("label").classList.toggle(`${kind}-wrapper-checked`, input.checked);
+  }
+  const parts = [...section.querySelectorAll("[data-when]")];
+  for (let again = true, turns = 0; again && turns <= parts.length; turns += 1) { // one may depend on what another hides
+    again = false;
+    section.hidden = false;
+    for (const part of parts) {
+      const hidden = !met(part, section);
+      again ||= hidden !== part.hidden;
+      part.hidden = hidden;
+    }
+  }
+  section.hidden = sections.indexOf(section) !== place;
+}
+
+function rate(row, count) {
+  [...row.children].forEach((item, number) => {
     item.className = `ant-rate-star ant-rate-star-${number < count ? "full" : "zero"}`;
-    item.querySelector("button").textContent = number < count ? "\u2605" : "\u2606";
+    item.firstElementChild.setAttribute("aria-checked", String(number + 1 === count));
   });
 }
 
-function move(card, step) {
-  const columns = [...card.closest(".preview-board").querySelectorAll(".preview-drop")];
-  const to = columns[columns.indexOf(card.parentElement) + step];
-  if (to) { to.append(card); card.focus(); }
+const stars = row => row.querySelectorAll(".ant-rate-star-full").length;
+
+// Cards: from column to column, and up and down in one.
+function move(card, key) {
+  const columns = [...card.closest(".board--preview").querySelectorAll(".dropArea--preview")];
+  const to = columns[columns.indexOf(card.parentElement) + { ArrowLeft: -1, ArrowRight: 1 }[key]];
+  if (to) to.append(card);
+  if (key === "ArrowUp") card.previousElementSibling?.before(card);
+  if (key === "ArrowDown") card.nextElementSibling?.after(card);
+  card.focus();
+}
+
+function pressed(written, event) {
+  return written.split(",").some(combination => {
+    const parts = combination.trim().split("+");
+    const key = { space: " ", esc: "escape", up: "arrowup", down: "arrowdown", left: "arrowleft", right: "arrowright" }[parts.at(-1)] ?? parts.at(-1);
+    const held = name => parts.slice(0, -1).includes(name);
+    return key !== "" && key === event.key.toLowerCase() && held("ctrl") === event.ctrlKey && held("alt") === event.altKey
+      && (held("command") || held("cmd")) === event.metaKey && (held("shift") === event.shiftKey || /^[^a-z0-9]$/.test(key));
+  });
+}
+
+function hotkey(event) {
+  for (const found of sections[place]?.querySelectorAll("[data-key]") ?? []) {
+    if (!found.dataset.key || !pressed(found.dataset.key, event)) continue;
+    event.preventDefault();
+    if (found.matches(".ant-rate")) return rate(found, (stars(found) + 1) % (found.children.length + 1));
+    found.checked = found.type === "radio" || !found.checked;
+    return ticked(found);
+  }
 }
 
 document.addEventListener("click", event => {
   const side = event.target.closest("[data-side]");
   if (side && !event.target.closest("a")) choose(side);
-  const star = event.target.closest(".ant-rate button");
-  if (star) rate(star);
+  const star = event.target.closest(".ant-rate[role] .ant-rate-star");
+  if (star) {
+    const row = star.parentElement, count = [...row.children].indexOf(star) + 1;
+    rate(row, count === stars(row) ? 0 : count);
+  }
+  const add = event.target.closest(".preview-add button");
+  const field = add?.closest(".lsf-text-area").querySelector(".ant-input");
+  if (field?.value) {
+    const line = document.createElement("p");
+    line.textContent = field.value;
+    add.parentElement.prepend(line);
+    field.value = "";
+  }
 });
 document.addEventListener("change", event => { if (event.target.closest("[data-choices]")) ticked(event.target); });
+document.addEventListener("submit", event => event.preventDefault());
+document.addEventListener("input", event => {
+  const shown = event.target.matches("[type=range]") && event.target.nextElementSibling;
+  if (shown) shown.textContent = event.target.value;
+});
 document.addEventListener("keydown", event => {
-  if (event.target.matches("[data-side]") && (event.key === "Enter" || event.key === " ")) {
-    event.preventDefault();
-    choose(event.target);
-  } else if (event.target.matches(".htx-ranker-item") && ["ArrowLeft", "ArrowRight"].includes(event.key)) {
-    event.preventDefault();
-    move(event.target, event.key === "ArrowLeft" ? -1 : 1);
-  } else if (!event.target.matches("textarea, input[type=number]") && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    const input = [...sections[place].querySelectorAll("input[data-key]")].find(found => found.dataset.key === event.key.toLowerCase());
-    if (input) { input.checked = input.type === "radio" || !input.checked; ticked(input); }
-  }
+  const on = event.target, enter = event.key === "Enter" || event.key === " ";
+  const row = on.closest?.(".ant-rate"), step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (on.matches("[data-side]") && enter) choose(on);
+  else if (on.matches(".htx-ranker-item[draggable]") && event.key.startsWith("Arrow")) move(on, event.key);
+  else if (row && step) rate(row, Math.max(0, Math.min(row.children.length, stars(row) + step)));
+  else if (!on.matches("textarea, select, input:not([type=radio], [type=checkbox])")) return hotkey(event);
+  else return undefined;
+  event.preventDefault();
 });
 
 let carried = null;
 document.addEventListener("dragstart", event => { carried = event.target.closest?.(".htx-ranker-item"); });
-document.addEventListener("dragover", event => { if (carried && event.target.closest(".htx-ranker-column")) event.preventDefault(); });
+document.addEventListener("dragover", event => { if (carried && event.target.closest?.(".htx-ranker-column")) event.preventDefault(); });
 document.addEventListener("drop", event => {
-  const column = event.target.closest(".htx-ranker-column");
-  if (carried && column && column.closest(".preview-board") === carried.closest(".preview-board")) {
+  const column = event.target.closest?.(".htx-ranker-column");
+  if (carried && column && column.closest(".board--preview") === carried.closest(".board--preview")) {
     event.preventDefault();
-    column.querySelector(".preview-drop").append(carried);
+    const cards = [...column.querySelectorAll(".htx-ranker-item")].filter(card => card !== carried);
+    const next = cards.find(card => event.clientY < card.getBoundingClientRect().top + card.offsetHeight / 2);
+    if (next) next.before(carried); else column.querySelector(".dropArea--preview").append(carried);
   }
   carried = null;
 });
+for (const item of document.querySelectorAll("details[data-accordion]"))
+  item.addEventListener("toggle", () => {
+    if (item.open) for (const other of item.parentElement.children) if (other !== item) other.open = false;
+  });
 
 document.getElementById("previous").addEventListener("click", () => go(place - 1));
 document.getElementById("next").addEventListener("click", () => go(place + 1));
-document.getElementById("scheme").addEventListener("click", () => {
-  const root = document.documentElement;
-  root.dataset.colorScheme = root.dataset.colorScheme === "dark" ? "light" : "dark";
+document.getElementById("scheme").addEventListener("click", event => {
+  const root = document.documentElement, dark = root.dataset.colorScheme !== "dark";
+  root.dataset.colorScheme = dark ? "dark" : "light";
+  event.currentTarget.setAttribute("aria-pressed", String(dark));
 });
-sections.forEach(conditions);
+for (const side of document.querySelectorAll("[data-side]")) mark(side, false);
+sections.forEach(refresh);
 go(0);

@@ -1,23 +1,29 @@
-"""Tags of a config -> HTML with the editor's class names."""
+"""Tags of a config -> HTML with the editor's class names: what is laid out, and what is shown of a task."""
 
 from __future__ import annotations
 
-import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lxml import etree
-from lxml import html as lxml_html
 
-from lsplugin.markup import element
+from lsplugin.preview import controls
+from lsplugin.preview.elements import box, inline_style, leaf, safe_html, with_marks
+from lsplugin.preview.values import as_text, expanded, filled, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping
 
-_VARIABLE = re.compile(r"\$([\w.\[\]{}]+)", re.ASCII)
-_KEYS = "1234567890qwertyuiopasdfghjklzxcvbnm"
-_UNSHOWABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _SILENT = {"Style", "Pairwise", "Bucket"}
 """Tags that show nothing of their own where they stand."""
+_HEADERS = {
+    1: ("h1", "display-small"),
+    2: ("h2", "headline-large"),
+    3: ("h2", "headline-small"),
+    4: ("h3", "title-large"),
+    5: ("h4", "title-medium"),
+}
+_COMPARED = "cursor-pointer hover:bg-primary-emphasis-subtle transition-colors rounded-sm"
 
 
 def text_of(found: etree._Element) -> str:
@@ -29,219 +35,158 @@ class Renderer:
     """Makes one task's HTML.
 
     Args:
-        root: the config's tree.
+        root: the config's tree, its tags and attributes in the documented case.
         task: the task's data.
     """
 
-    def __init__(self, root: etree._Element, task: dict[str, Any]) -> None:
-        self.root, self.task = root, task
+    def __init__(self, root: etree._Element, task: Mapping[str, Any]) -> None:
+        self.root, self.task = expanded(root, task), task
         self.compared: dict[str, tuple[etree._Element, str]] = {}
-        for control in root.iter("Pairwise"):
+        for control in self.root.iter("Pairwise"):
             names = (control.get("toName") or "").split(",")
             self.compared |= {name: (control, side) for name, side in zip(names, ("left", "right"), strict=False)}
-        self.ranked = {control.get("toName") for control in root.iter("Ranker")}
-        taken = {(found.get("hotkey") or "").lower() for found in root.iter() if isinstance(found.tag, str)}
-        self.free_keys = (key for key in _KEYS if key not in taken)
+        self.ranked = {control.get("toName") for control in self.root.iter("Ranker")}
 
     def html(self) -> etree._Element:
         """Give the whole config."""
-        return self._view(self.root)
+        return box("", *self.shown(self.root))
 
-    def _shown(self, found: etree._Element) -> Iterator[etree._Element]:
+    def shown(self, found: etree._Element) -> list[etree._Element]:
+        """Give what one tag shows: nothing, or one element."""
         if not isinstance(found.tag, str) or found.tag in _SILENT:
-            return
-        makers = {
-            "View": self._view,
-            "Header": self._header,
-            "Text": self._text,
-            "HyperText": self._hypertext,
-            "Markdown": self._markdown,
-            "Paragraphs": self._paragraphs,
-            "Choices": self._choices,
-            "Rating": self._rating,
-            "Ranker": self._ranker,
-            "TextArea": self._text_area,
-            "Number": self._number,
-            "Collapse": self._collapse,
-        }
+            return []
         if found.tag == "List" and found.get("name") in self.ranked:
-            return  # its Ranker shows it
-        maker = makers.get(found.tag)
-        made = maker(found) if maker else _leaf("div", f"The preview does not show <{found.tag}>.", "preview-unknown")
-        if found.get("visibleWhen") in {"choice-selected", "choice-unselected"}:
-            made.set("data-when", str(found.get("visibleWhen")))
-            made.set("data-when-tag", found.get("whenTagName") or "")
-            made.set("data-when-choice", found.get("whenChoiceValue") or "")
-        yield made
+            return []  # its Ranker shows it
+        if reason := _beyond(found):
+            return [leaf("div", reason, "preview-unknown")]
+        made = _MAKERS[found.tag](self, found)
+        if found.get("required") == "true":
+            with_marks(made, data_required="", title="Required. " + (found.get("requiredMessage") or ""))
+        when = found.get("visibleWhen") or ("choice-value" if found.get("whenChoiceValue") else "")
+        if when in {"choice-selected", "choice-unselected", "choice-value"}:
+            tag, choice = found.get("whenTagName") or "", found.get("whenChoiceValue") or ""
+            with_marks(made, data_when=when, data_when_tag=tag, data_when_choice=choice)
+        return [made]
 
-    def _children(self, found: etree._Element) -> list[etree._Element]:
-        return [made for child in found for made in self._shown(child)]
+    def children(self, found: etree._Element) -> list[etree._Element]:
+        """Give what the tags inside a tag show."""
+        return [made for child in found for made in self.shown(child)]
 
-    def _filled(self, text: str) -> str:
-        """Put the task's fields in place of `$field`, as the editor does in everything that it shows."""
-        return _VARIABLE.sub(lambda found: str(self.task.get(found[1], "")), text)
+    def filled(self, text: str | None) -> str:
+        """Put the task's fields into a text."""
+        return filled(text or "", self.task)
 
-    def _value(self, found: etree._Element) -> Any:  # noqa: ANN401 - whatever the task holds
-        value = found.get("value") or ""
-        if value.startswith("$") and value[1:] in self.task:
-            return self.task[value[1:]]
-        return self._filled(value)
+    def value(self, found: etree._Element) -> Any:  # noqa: ANN401 - whatever the task holds
+        """Give what a tag's `value` names."""
+        return value_of(found.get("value") or "", self.task)
 
-    def _view(self, found: etree._Element) -> etree._Element:
-        return _box(found.get("className") or "", *self._children(found), style=found.get("style"))
-
-    def _header(self, found: etree._Element) -> etree._Element:
-        return _leaf("h4", self._filled(found.get("value") or ""), style="margin: 10px 0;" + (found.get("style") or ""))
-
-    def _text(self, found: etree._Element) -> etree._Element:
-        lines = str(self._value(found)).split("\n")
-        container = _box("lsf-richtext__container lsf-htx-richtext")
-        for number, line in enumerate(lines):
-            shown = _leaf("span", line, "lsf-richtext__line")
-            shown.tail = "\n" if number < len(lines) - 1 else None
-            container.append(shown)
-        return self._comparable(found, container)
-
-    def _hypertext(self, found: etree._Element) -> etree._Element:
-        inside = "".join(etree.tostring(child, encoding="unicode") for child in found)
-        source = str(self._value(found)) if found.get("value") else (found.text or "") + inside
-        return self._comparable(found, _safe_html(source, "lsf-richtext__container lsf-htx-richtext"))
-
-    def _comparable(self, found: etree._Element, container: etree._Element) -> etree._Element:
-        """Wrap an object as the editor does: as one that a Pairwise compares, or as any other."""
+    def comparable(self, found: etree._Element, plain: str, *children: etree._Element) -> etree._Element:
+        """Wrap an object as the editor does: as one that a Pairwise compares, or as any other, with the classes `plain`."""
         control, side = self.compared.get(found.get("name") or "", (None, ""))
         if control is None:
-            return _box("lsf-object lsf-richtext", container)
-        made = _box("cursor-pointer", container, style="border: 1px solid transparent; border-radius: 2px;")
-        marks = {"role": "button", "tabindex": "0", "aria-pressed": "false", "data-side": side}
-        marks |= {"data-pairwise": control.get("name") or "", "data-selection": control.get("selectionStyle") or ""}
-        for name, value in marks.items():
-            made.set(name, value)
-        return made
-
-    def _markdown(self, found: etree._Element) -> etree._Element:
-        from lsplugin.markdown import to_html
-
-        return _safe_html(to_html(self._filled(found.get("value") or text_of(found))), found.get("className") or "")
-
-    def _paragraphs(self, found: etree._Element) -> etree._Element:
-        messages = self._value(found)
-        name_key, text_key = found.get("nameKey") or "author", found.get("textKey") or "text"
-        made = _box("lsf-object lsf-paragraphs")
-        for message in messages if isinstance(messages, list) else []:
-            said = message if isinstance(message, dict) else {}
-            name = _leaf("span", str(said.get(name_key, "")), "dialoguename--preview")
-            text = _leaf("span", str(said.get(text_key, "")), "dialoguetext--preview")
-            made.append(_box("phrase--preview", name, text))
-        return self._comparable(found, made) if found.get("name") in self.compared else made
-
-    def _choices(self, found: etree._Element) -> etree._Element:
-        kind = "radio" if found.get("choice") != "multiple" else "checkbox"
-        inline = found.get("showInline") == "true" or found.get("layout") == "inline"
-        made = _box("lsf-choices" + (" lsf-choices_layout_inline" if inline else ""))
-        made.set("data-choices", found.get("name") or "")
-        for choice in found.iter("Choice"):
-            label = self._filled(choice.get("value") or "")
-            key = choice.get("hotkey") or next(self.free_keys, "")
-            stored = {"data-value": choice.get("value") or "", "data-alias": choice.get("alias") or ""}
-            attributes = {"type": kind, "name": label, "class": f"ant-{kind}-input", "data-key": key.lower(), **stored}
-            text = _leaf("span", label)
-            if key:
-                text.append(_leaf("sup", f"[{key}]", "lsf-hint"))
-            tick = element("span", element("input", **attributes), **{"class": f"ant-{kind}"})
-            wrapper = element("label", tick, text, **{"class": f"ant-{kind}-wrapper lsf-choice__checkbox"})
-            made.append(_box("lsf-choice", wrapper))
-        return _box("", made, _required(found)) if found.get("required") == "true" else made
-
-    def _rating(self, found: etree._Element) -> etree._Element:
-        stars = element(
-            "ul", **{"class": "ant-rate", "role": "radiogroup", "aria-label": found.get("name") or "rating"}
-        )
-        count = found.get("maxRating") or "5"
-        for number in range(1, (int(count) if count.isdigit() else 5) + 1):
-            star = _leaf("button", "\u2606", "ant-rate-star-second", type="button")
-            star.set("aria-label", f"{number} stars")
-            stars.append(element("li", star, **{"class": "ant-rate-star ant-rate-star-zero"}))
-        return _box("", stars, _required(found)) if found.get("required") == "true" else stars
-
-    def _ranker(self, found: etree._Element) -> etree._Element:
-        shown = self.root.find(f".//List[@name='{found.get('toName')}']")
-        items = self._value(shown) if shown is not None else []
-        title = shown.get("title") or "" if shown is not None else ""
-        cards = [self._card(item) for item in items if isinstance(item, dict)]
-        buckets = [_column(bucket.get("title") or bucket.get("name") or "") for bucket in found.iter("Bucket")]
-        return _box("preview-board", _column(title, *cards), *buckets)
-
-    def _card(self, item: dict[str, Any]) -> etree._Element:
-        made = _box("htx-ranker-item")
-        marks = {"tabindex": "0", "draggable": "true", "data-ranker-id": str(item.get("id", ""))}
-        marks["aria-label"] = f"{item.get('title') or item.get('id')}: left and right arrow keys move it"
-        for name, value in marks.items():
-            made.set(name, _clean(value))
-        made.extend(
-            _leaf("h5" if key == "title" else "p", str(item[key])) for key in ("title", "body") if item.get(key)
-        )
-        made.append(_leaf("p", str(item.get("id", ""))))
-        return made
-
-    def _text_area(self, found: etree._Element) -> etree._Element:
-        text = _leaf("textarea", str(self._value(found)), "ant-input", rows=found.get("rows") or "1")
-        text.set("placeholder", self._filled(found.get("placeholder") or ""))
-        text.set("name", found.get("name") or "")
-        text.set("aria-label", found.get("name") or "text")
-        return _box("lsf-text-area", text)
-
-    def _number(self, found: etree._Element) -> etree._Element:
-        return element("input", type="number", **{"aria-label": found.get("name") or "number"})
-
-    def _collapse(self, found: etree._Element) -> etree._Element:
-        made = _box("ant-collapse")
-        for panel in found.iter("Panel"):
-            summary = _leaf("summary", self._filled(panel.get("value") or ""), "ant-collapse-header")
-            made.append(element("details", summary, *self._children(panel)))
+            return box(plain, *children)
+        made = box(_COMPARED, *children)
+        with_marks(made, role="button", tabindex="0", aria_pressed="false", data_side=side)
+        with_marks(made, data_pairwise=control.get("name") or "")
+        if control.get("selectionStyle"):
+            with_marks(made, data_selection=inline_style(control.get("selectionStyle")))
         return made
 
 
-def _clean(text: str) -> str:
-    """Replace what no HTML can hold."""
-    return _UNSHOWABLE.sub("\ufffd", text)
+def _beyond(found: etree._Element) -> str:
+    """Say why the preview cannot show a tag; empty when it can."""
+    if found.tag not in _MAKERS:
+        return f"The preview does not show <{found.tag}>."
+    if found.get("visibleWhen") == "region-selected" or found.get("perRegion") == "true":
+        return f"<{found.tag}> appears when a region is selected, which the preview cannot do."
+    if found.get("valueType") == "url":
+        return f"<{found.tag}> loads its text from an address, which the preview does not."
+    return ""
 
 
-def _leaf(tag: str, text: str, class_: str = "", **attributes: str) -> etree._Element:
-    made = element(tag, **attributes)
-    if class_:
-        made.set("class", class_)
-    made.text = _clean(text)
+def _view(show: Renderer, found: etree._Element) -> etree._Element:
+    inline = "display: inline-block; margin-right: 15px" if found.get("display") == "inline" else ""
+    style = inline_style(found.get("style")) or inline
+    made = box(found.get("className") or "", *show.children(found), style=style)
+    return with_marks(made, id=found.get("idAttr") or "") if found.get("idAttr") else made
+
+
+def _header(show: Renderer, found: etree._Element) -> etree._Element:
+    size = found.get("size") or "4"
+    tag, look = _HEADERS[min(max(int(size[:4]), 1), 5) if size.isdecimal() else 4]
+    underline = " underline" if found.get("underline") == "true" else ""
+    style = inline_style(found.get("style")) or "margin: 10px 0"
+    return leaf(tag, show.filled(found.get("value")), f"typography-{look}--preview{underline}", style=style)
+
+
+def _text(show: Renderer, found: etree._Element) -> etree._Element:
+    container = box("lsf-richtext__container lsf-htx-richtext")
+    for number, line in enumerate(as_text(show.value(found)).replace("\r", "\n").split("\n")):
+        if number:
+            container.append(etree.Element("br"))
+        container.append(leaf("span", line, "lsf-richtext__line"))
+    return show.comparable(found, "lsf-object lsf-richtext", container)
+
+
+def _hypertext(show: Renderer, found: etree._Element) -> etree._Element:
+    inside = "".join(etree.tostring(child, encoding="unicode") for child in found)
+    source = as_text(show.value(found)) if found.get("value") else (found.text or "") + inside
+    container = safe_html(source, "lsf-richtext__container lsf-htx-richtext")
+    return show.comparable(found, "lsf-object lsf-richtext", container)
+
+
+def _markdown(show: Renderer, found: etree._Element) -> etree._Element:
+    from lsplugin.markdown import to_html
+
+    source = show.filled(found.get("value") or text_of(found))
+    return safe_html(to_html(source), found.get("className") or "")
+
+
+def _paragraphs(show: Renderer, found: etree._Element) -> etree._Element:
+    messages = show.value(found)
+    kind = "dialogue" if found.get("layout") == "dialogue" else ""
+    phrases = []
+    for message in messages if isinstance(messages, list) else []:
+        said = message if isinstance(message, dict) else {}
+        name = leaf("span", as_text(said.get(found.get("nameKey") or "author")), f"{kind}name--preview")
+        time = leaf("span", "00:00:00 - 00:00:00", "time--preview")
+        text = leaf("span", as_text(said.get(found.get("textKey") or "text")), f"{kind}text--preview")
+        title = box("titleWrapper--preview", name, time, tag="span")
+        phrases.append(box("phrase--preview", title, box("wrapperText--preview", text, tag="span")))
+    return show.comparable(found, "lsf-object lsf-paragraphs", box("container--preview", *phrases))
+
+
+def _collapse(show: Renderer, found: etree._Element) -> etree._Element:
+    made = box("ant-collapse ant-collapse-borderless")
+    alone = found.get("accordion") != "false"
+    number = list(show.root.iter("Collapse")).index(found)
+    for place, panel in enumerate(found.iterchildren("Panel"), start=1):
+        title = leaf("span", show.filled(panel.get("value")) or f"Panel {place}", "ant-collapse-header-text")
+        content = box("ant-collapse-content-box", *show.children(panel))
+        item = box("ant-collapse-item", box("ant-collapse-header", title, tag="summary"), content, tag="details")
+        if (panel.get("open") or found.get("open")) == "true" and not (
+            alone and made.find("details[@open]") is not None
+        ):
+            item.set("open", "")
+        if alone:
+            item.set("data-accordion", str(number))
+        made.append(item)
     return made
 
 
-def _box(class_: str, *children: etree._Element, style: str | None = None) -> etree._Element:
-    made = element("div", *children)
-    if class_:
-        made.set("class", class_)
-    if style:
-        made.set("style", style)
-    return made
-
-
-def _column(title: str, *cards: etree._Element) -> etree._Element:
-    return _box("htx-ranker-column", _leaf("h3", title), _box("preview-drop", *cards))
-
-
-def _required(found: etree._Element) -> etree._Element:
-    return _leaf("p", "An answer is required here.", "preview-required", title=found.get("requiredMessage") or "")
-
-
-def _safe_html(source: str, class_: str) -> etree._Element:
-    """Sanitise HTML, and put it into a tree."""
-    import nh3
-
-    cleaned = nh3.clean(
-        _clean(source), attributes=nh3.ALLOWED_ATTRIBUTES | {"*": {"class"}}, link_rel="noopener noreferrer"
-    )
-    made: etree._Element = lxml_html.fragment_fromstring(cleaned, create_parent="div")
-    for image in list(made.iter("img")):
-        if not str(image.get("src") or "").startswith("data:"):
-            image.tag, image.text = "span", f"[picture: {image.get('alt') or image.get('src') or ''}]"
-    made.set("class", class_)
-    return made
+_MAKERS: dict[str, Callable[[Renderer, etree._Element], etree._Element]] = {
+    "View": _view,
+    "Header": _header,
+    "Text": _text,
+    "HyperText": _hypertext,
+    "Markdown": _markdown,
+    "Paragraphs": _paragraphs,
+    "Collapse": _collapse,
+    "Choices": controls.choices,
+    "Choice": controls.choice,
+    "Rating": controls.rating,
+    "Ranker": controls.ranker,
+    "List": partial(controls.board, fixed=True),
+    "TextArea": controls.text_area,
+    "Number": controls.number,
+}
