@@ -99,17 +99,18 @@ def _add_criteria(root: etree._Element, spec: Spec) -> None:
         for view in stars:
             _add_stars(view, spec.criteria)
         return
-    if spec.answers == 2:
-        left, right = ("Left", "Right") if root.find(".//Ranker") is None else ("Answer A", "Answer B")
-        sides = {"left" if left == "Left" else "answer1": left, "tie": "About the same"}
-        sides["right" if right == "Right" else "answer2"] = right
-    else:
-        sides = {f"answer{index + 1}": f"Answer {letter(index)}" for index in range(spec.answers)}
-        sides["tie"] = "About the same"
     for label in spec.criteria:
         message = shown_text(f"Say which answer is better: {label}.", "--criteria")
-        row = _choices(f"criterion-{slug(label)}", sides, required="true", requiredMessage=message)
+        row = _choices(f"criterion-{slug(label)}", _sides(root, spec), required="true", requiredMessage=message)
         root.append(_control(f"Better in this respect: {label}", row))
+
+
+def _sides(root: etree._Element, spec: Spec) -> dict[str, str]:
+    """What a criterion may find better: left or right where two answers stand still, else a box by its letter; or neither."""
+    if spec.answers == 2 and root.find(".//Ranker") is None:
+        return {"left": "Left", "tie": "About the same", "right": "Right"}
+    boxes = {letter(index): f"Answer {letter(index)}" for index in range(spec.answers)}
+    return boxes | {"tie": "About the same"}
 
 
 def _add_stars(view: etree._Element, criteria: tuple[str, ...]) -> None:
