@@ -12,6 +12,7 @@ import typer
 from lsplugin import console
 from lsplugin.cli_gallery import gallery_app
 from lsplugin.cli_options import ApiKey, Url, client
+from lsplugin.cli_pairs import config_beside, pairs
 from lsplugin.cli_preview import preview
 from lsplugin.cli_render import render, templates
 from lsplugin.cli_validate import rules, validate
@@ -19,7 +20,6 @@ from lsplugin.errors import LspluginError
 
 if TYPE_CHECKING:
     from lsplugin.connection import Connection
-    from lsplugin.pairs import Accounting
 
 app = typer.Typer(
     name="lsplugin",
@@ -38,6 +38,9 @@ app.command(epilog="Example: lsplugin templates")(templates)
 app.command(epilog="Example: lsplugin validate config.xml --tasks dataset.json --strict")(validate)
 app.command(epilog="Example: lsplugin rules pairwise-targets")(rules)
 app.command(epilog="Example: lsplugin preview config.xml --tasks dataset.json -o preview.html")(preview)
+app.command(epilog="Example: lsplugin pairs export.json --aggregate bradley-terry --split 0.9,0.1 -o pairs.jsonl")(
+    pairs
+)
 app.add_typer(gallery_app, name="gallery")
 
 
@@ -148,53 +151,18 @@ def pull(
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Export a project as Label Studio's own JSON, labelled or not, and check that every task is there."""
+    """Export a project as Label Studio's own JSON, labelled or not, and check that every task is there.
+
+    The project's config goes beside it (export.config.xml), where `pairs` and `report` look for the names of its controls.
+    """
+    from lsplugin.files import write_text
+
     waiting = "exporting (the server prepares the file first)"
     with client(url, api_key) as connected, console.progress(waiting) as advance:
         found = connected.find(project)
         count = connected.pull(found, output, advance=lambda _: advance(0))
+        write_text(config_beside(output), found.config)
     console.say(f"wrote {output}: {count} tasks of project {found.id}")
-
-
-@app.command(epilog="Example: lsplugin pairs export.json -o pairs.jsonl")
-def pairs(
-    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="Label Studio's JSON export.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the pairs go (JSONL).")] = Path("pairs.jsonl"),
-    config: Annotated[
-        Path | None,
-        typer.Option("--config", help="The project's config, when its names are not ours.", show_default=False),
-    ] = None,
-    counts: Annotated[
-        Path | None, typer.Option("--counts", help="Write the table as JSON, too.", show_default=False)
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Count what cannot be understood instead of stopping at it.")
-    ] = False,
-) -> None:
-    """Turn annotations into preference pairs; a table says where every annotation went."""
-    from lsplugin.export import read_export
-    from lsplugin.files import read_text, write_json
-    from lsplugin.interface import Interface
-    from lsplugin.pairs import Accounting, pairs_from_export
-    from lsplugin.preferences import write_pairs
-
-    interface = Interface.from_config(read_text(config)) if config is not None else None
-    accounting = Accounting()
-    with console.progress("reading annotations") as advance:
-        found = pairs_from_export(read_export(export), accounting, interface=interface, skip_bad=skip_bad)
-        write_pairs(output, console.counted(found, advance))
-    if counts is not None:
-        write_json(counts, accounting.to_dict())
-    console.say(_accounting_table(accounting))
-    console.say(f"wrote {output}: {accounting.pairs} pairs")
-
-
-def _accounting_table(accounting: Accounting) -> str:
-    dropped = [(f"dropped: {reason}", count) for reason, count in sorted(accounting.dropped.items())]
-    rows = [("used", accounting.used), *dropped, ("annotations", accounting.annotations), ("pairs", accounting.pairs)]
-    ties = [("answers put level, two and two", accounting.ties)] if accounting.ties else []
-    title = f"{accounting.tasks} tasks, {accounting.unlabelled} of them without an annotation"
-    return console.table(title, rows + ties)
 
 
 def _say_where(connection: Connection, data: Path) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lsplugin.template import Spec
 
 VERDICT = "verdict"
+CRITERION = "criterion-"
+REWRITE = "rewrite_answer"
 STRENGTHS = {"slightly": "Slightly better", "clearly": "Clearly better", "much": "Much better"}
 """How much better, weakest first: what is stored -> what is shown."""
 
@@ -101,12 +103,12 @@ def _add_criteria(root: etree._Element, spec: Spec) -> None:
         return
     for label in spec.criteria:
         message = shown_text(f"Say which answer is better: {label}.", "--criteria")
-        row = _choices(f"criterion-{slug(label)}", _sides(root, spec), required="true", requiredMessage=message)
+        row = _choices(CRITERION + slug(label), _sides(root, spec), required="true", requiredMessage=message)
         root.append(_control(f"Better in this respect: {label}", row))
 
 
 def _sides(root: etree._Element, spec: Spec) -> dict[str, str]:
-    """What a criterion may find better: left or right where two answers stand still, else a box by its letter; or neither."""
+    """Give what a criterion may find better: left or right where two answers stand still, else a box by its letter."""
     if spec.answers == 2 and root.find(".//Ranker") is None:
         return {"left": "Left", "tie": "About the same", "right": "Right"}
     boxes = {letter(index): f"Answer {letter(index)}" for index in range(spec.answers)}
@@ -135,7 +137,7 @@ def _add_rewrites(root: etree._Element, spec: Spec) -> None:
     """Under each answer a folded copy of it to edit; stored unedited it means: not rewritten."""
     for number, field in enumerate(spec.fields, start=1):
         name = f"answer{number}"
-        area = _text_area(f"rewrite_{name}", name, "", value=f"${field}")
+        area = _text_area(f"{REWRITE}{number}", name, "", value=f"${field}")
         box = next(
             (view for view in root.find(f".//*[@name='{name}']").iterancestors("View") if _is_box(view)),  # type: ignore[union-attr]
             None,

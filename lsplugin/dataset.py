@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 KEY = "key"
 """Where in a task's meta its content key stands."""
 
+ORDER = "order"
+"""Where in a task's meta it stands which answer of the dataset is shown in which box, from the first box on."""
+
 _LINES = {".jsonl", ".ndjson"}
 _LISTS = {"Paragraphs": "a list of messages", "List": "a list of items"}
 _SHOWN = 5  # bad rows named in one message; the rest are counted

@@ -10,14 +10,14 @@ import json
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from lsplugin.errors import LspluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 PathLike = str | os.PathLike[str]
 
@@ -106,12 +106,22 @@ def write_json(path: PathLike, value: object) -> None:
 
 def write_jsonl(path: PathLike, rows: Iterable[object]) -> int:
     """Write one JSON value a line, atomically; return how many."""
-    count = 0
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", errors=_SURROGATES) as stream:
-        for row in rows:
-            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            count += 1
-    return count
+    return write_jsonl_parts([path], ((0, row) for row in rows))[0]
+
+
+def write_jsonl_parts(paths: Sequence[PathLike], rows: Iterable[tuple[int, object]]) -> list[int]:
+    """Deal rows out to several JSONL files, (number of the file, row); all are written, or none; return how many in each."""
+    counts = [0] * len(paths)
+    with ExitStack() as stack:
+        temporary = [stack.enter_context(atomic_file(path)) for path in paths]
+        with ExitStack() as opened:
+            streams = [
+                opened.enter_context(found.open("w", encoding="utf-8", errors=_SURROGATES)) for found in temporary
+            ]
+            for part, row in rows:
+                streams[part].write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+                counts[part] += 1
+    return counts
 
 
 def read_json(path: PathLike, *, name: PathLike | None = None) -> Any:  # noqa: ANN401 - JSON is whatever it is; callers check
@@ -161,10 +171,10 @@ def decoded_lines(stream: Iterable[str], path: PathLike) -> Iterator[str]:
         ) from None
 
 
-def open_text(path: PathLike) -> TextIO:
+def open_text(path: PathLike, *, newline: str | None = None) -> TextIO:
     """Open a UTF-8 text file for reading, with one clear line when that cannot be."""
     with _readable(path):
-        return Path(path).open(encoding="utf-8-sig")
+        return Path(path).open(encoding="utf-8-sig", newline=newline)
 
 
 def open_bytes(path: PathLike) -> BinaryIO:

@@ -14,6 +14,9 @@ from lsplugin.markup import OBJECT_TAGS
 from lsplugin.prepare import answer_fields, displayed
 from lsplugin.template import CONTROL, PROMPT
 
+CONTROL_TAGS = ("Pairwise", "Choices", "Ranker", "Rating", "TextArea")
+"""Tags whose results say something about answers."""
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -27,6 +30,9 @@ class Interface:
         items: the field of the list that a Ranker sorts.
         tiers: names of the Ranker's buckets, best first; None takes tier1, tier2, ...
         ratings: name of each Rating -> name of the field that it rates; None takes every Rating named CRITERION_answerN.
+        most_stars: how many stars a Rating offers.
+        controls: name of every control -> its tag; None takes those that our templates have.
+        lists: the fields that hold lists (messages, items), which a CSV keeps as text.
     """
 
     prompt: str = PROMPT
@@ -35,6 +41,9 @@ class Interface:
     items: str = "items"
     tiers: tuple[str, ...] | None = None
     ratings: Mapping[str, str] | None = field(default=None)
+    most_stars: int = 5
+    controls: Mapping[str, str] | None = field(default=None)
+    lists: tuple[str, ...] = ("items", "prompt")
 
     @classmethod
     def from_config(cls, config: str) -> Interface:
@@ -59,7 +68,12 @@ class Interface:
             raise LspluginError("this config displays no prompt beside its answers")
         name = control.get("name") if control is not None else None
         tiers = tuple(bucket.get("name", "") for bucket in root.iter("Bucket"))
-        return cls(prompts[0], answers or None, name, items, tiers or None, ratings)
+        stars = [int(rating.get("maxRating", 5)) for rating in root.iter("Rating")]
+        controls = {found.get("name", ""): str(found.tag) for found in root.iter(*CONTROL_TAGS)}
+        lists = tuple(found.get("value", "").removeprefix("$") for found in root.iter("Paragraphs", "List"))
+        return cls(
+            prompts[0], answers or None, name, items, tiers or None, ratings, max(stars, default=5), controls, lists
+        )
 
     def fields_of(self, data: Mapping[str, Any]) -> tuple[str, ...]:
         """Give the fields of a task's answers, in their order."""

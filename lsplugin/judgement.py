@@ -5,11 +5,13 @@ Every template's answer becomes the same thing, tiers of answers, best first:
     Pairwise, scale    left is better -> (left), (right); a tie -> (left, right)
     ranking            the tiers themselves; what was not sorted is in none
     rating             answers of equally many stars (on average over the criteria) share a tier
+    all are bad        one tier, marked as bad
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.controls import STRENGTHS, VERDICT
@@ -38,11 +40,15 @@ class Judgement:
         tiers: places of the answers, from 0 in the order in which they stand; best tier first.
         strength: how much better, for a comparison of two where it was asked: slightly, clearly, much.
         stars: mean stars of each answer, where answers were rated.
+        most_stars: how many stars there were to give.
+        bad: whether all answers were called bad.
     """
 
     tiers: tuple[tuple[int, ...], ...]
     strength: str | None = None
     stars: Mapping[int, float] = field(default_factory=dict)
+    most_stars: int = 5
+    bad: bool = False
 
     def preferences(self) -> Iterator[tuple[int, int]]:
         """Yield (better, worse) for every two answers of different tiers."""
@@ -50,10 +56,22 @@ class Judgement:
             for worse in self.tiers[upper + 1 :]:
                 yield from ((one, other) for one in better for other in worse)
 
-    @property
-    def ties(self) -> int:
-        """How many twos of answers share a tier."""
-        return sum(len(tier) * (len(tier) - 1) // 2 for tier in self.tiers)
+    def ties(self) -> Iterator[tuple[int, int]]:
+        """Yield every two answers that share a tier."""
+        for tier in self.tiers:
+            yield from combinations(tier, 2)
+
+    def margin(self, better: int, worse: int) -> float | None:
+        """How much better, between 0 (not at all) and 1 (as much as can be said); None where nobody was asked.
+
+        Slightly, clearly and much are one, two and three thirds, the small margins of Llama 2 (Touvron et al. 2023, table 27);
+        stars are the difference over the widest possible one.
+        """
+        if self.strength is not None:
+            return round((list(STRENGTHS).index(self.strength) + 1) / len(STRENGTHS), 6)
+        if self.stars:
+            return round((self.stars[better] - self.stars[worse]) / max(1, self.most_stars - 1), 6)
+        return None
 
 
 def judge(annotation: Mapping[str, Any], interface: Interface, data: Mapping[str, Any], where: str) -> Judgement:
@@ -78,14 +96,12 @@ def judge(annotation: Mapping[str, Any], interface: Interface, data: Mapping[str
     verdict = _only(_choices(results, VERDICT), where, VERDICT)
     if verdict not in {None, "better", "ranked", "tie", "both-bad", *STRENGTHS}:
         raise LspluginError(f"{where}: expected the verdict to be one that our templates offer, found {verdict!r}")
-    if verdict == "both-bad":
-        raise Dropped("both answers are bad" if count == 2 else "all answers are bad")
-    if verdict == "tie":
-        return Judgement((tuple(range(count)),))
+    if verdict in {"tie", "both-bad"}:
+        return Judgement((tuple(range(count)),), bad=verdict == "both-bad")
     for read in (_compared, _ranked, _rated):
         found = read(results, interface, data, where)
         if found is not None:
-            return found if found.strength or verdict not in STRENGTHS else Judgement(found.tiers, verdict)
+            return found if found.strength or verdict not in STRENGTHS else replace(found, strength=verdict)
     raise Dropped("a verdict without a side" if verdict else "no comparison among its results")
 
 
@@ -99,10 +115,8 @@ def _compared(results: list[Result], interface: Interface, _: Mapping[str, Any],
     chosen = _only(clicked or _choices(results, interface.control or CONTROL), where, "comparison")
     if chosen is None and not clicked:
         return None
-    if chosen == "tie":
-        return Judgement(((0, 1),))
-    if chosen == "both-bad":
-        raise Dropped("both answers are bad")
+    if chosen in ("tie", "both-bad"):
+        return Judgement(((0, 1),), bad=chosen == "both-bad")
     side, strength = (*str(chosen).split("-", 1), "")[:2]
     if side not in SIDES or (strength and strength not in STRENGTHS) or not isinstance(chosen, str):
         raise LspluginError(f"{where}: expected the comparison to be left or right, found {kind(chosen)}")
@@ -179,7 +193,7 @@ def _rated(results: list[Result], interface: Interface, data: Mapping[str, Any],
     tiers = tuple(
         tuple(p for p in sorted(means) if means[p] == mean) for mean in sorted(set(means.values()), reverse=True)
     )
-    return Judgement(tiers, stars=means)
+    return Judgement(tiers, stars=means, most_stars=interface.most_stars)
 
 
 def _choices(results: list[Result], name: str) -> list[Any]:

@@ -1,65 +1,25 @@
-"""Annotations -> preference pairs, with every annotation accounted for.
+"""Annotations -> preference pairs.
 
-    annotations in = annotations that prefer something + annotations dropped, each with its reason
-
-An annotation of two answers that prefers one is one pair, so two annotators who disagree give two pairs that disagree: what a
-Bradley-Terry fit wants to see. A ranking or a rating gives a pair for every two answers that it does not put level.
+Left as they are, two annotators who disagree give two pairs that disagree: what a Bradley-Terry fit wants to see. Aggregated,
+everything that was said of the same two answers to the same prompt becomes one pair, with a probability and a weight.
+A ranking or a rating gives a pair for every two answers that it does not put level.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lsplugin.dataset import KEY
-from lsplugin.errors import LspluginError
+from lsplugin.dataset import KEY, ORDER
 from lsplugin.interface import Interface
-from lsplugin.judgement import SIDES, Dropped, Judgement, judge
-from lsplugin.preferences import Pair, check_prompt, kind
+from lsplugin.judged import Accounting, Judged, read_judged
+from lsplugin.notes import SIDES, notes, rewrites
+from lsplugin.preferences import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-
-@dataclass
-class Accounting:
-    """Where every task and annotation went.
-
-    Attributes:
-        tasks: tasks read.
-        unlabelled: tasks without any annotation.
-        annotations: annotations read.
-        used: annotations that became at least one pair.
-        dropped: annotations that became none, by reason.
-        pairs: pairs that came of them.
-        ties: twos of answers that an annotation put level, in annotations that were used or dropped as ties.
-    """
-
-    tasks: int = 0
-    unlabelled: int = 0
-    annotations: int = 0
-    used: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    pairs: int = 0
-    ties: int = 0
-
-    @property
-    def balanced(self) -> bool:
-        """Whether annotations in = used + dropped."""
-        return self.annotations == self.used + self.dropped.total()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the counts as JSON."""
-        return {
-            "tasks": self.tasks,
-            "unlabelled": self.unlabelled,
-            "annotations": self.annotations,
-            "used": self.used,
-            "dropped": dict(sorted(self.dropped.items())),
-            "pairs": self.pairs,
-            "ties": self.ties,
-        }
+OWN_META = {KEY, ORDER, "models"}
+"""What of a task's meta has a place of its own in a pair's."""
 
 
 def pairs_from_export(
@@ -69,7 +29,7 @@ def pairs_from_export(
     interface: Interface | None = None,
     skip_bad: bool = False,
 ) -> Iterator[Pair]:
-    """Turn the tasks of an export into pairs.
+    """Turn the tasks of an export into pairs, each from one annotation.
 
     Args:
         tasks: as `read_export` yields them.
@@ -80,93 +40,131 @@ def pairs_from_export(
     Raises:
         LspluginError: a value that no template stores, or a field that is missing, with the task's id.
     """
-    interface = interface or Interface()
-    for task in tasks:
-        accounting.tasks += 1
-        annotations = task.get("annotations")
-        if not isinstance(annotations, list):
-            raise LspluginError(
-                f"task {task.get('id')}: expected `annotations`, as in Label Studio's JSON export, found {kind(annotations)}; "
-                "export as JSON (lsplugin pull)"
-            )
-        accounting.unlabelled += not annotations
-        for annotation in annotations:
-            accounting.annotations += 1
-            try:
-                found = _pairs(task, annotation, interface, accounting)
-            except Dropped as reason:
-                accounting.dropped[str(reason)] += 1
-            except LspluginError as error:
-                if not skip_bad:
-                    raise LspluginError(f"{error} (--skip-bad counts it and goes on)") from None
-                accounting.dropped["not understood"] += 1
-            else:
-                accounting.used += 1
-                accounting.pairs += len(found)
-                yield from found
+    for judged in read_judged(tasks, accounting, interface or Interface(), skip_bad=skip_bad):
+        found = [*_preferred(judged), *_rewritten(judged)]
+        _count(accounting, judged, found)
+        yield from found
     assert accounting.balanced, accounting
 
 
-def _pairs(
-    task: dict[str, Any], annotation: dict[str, Any], interface: Interface, accounting: Accounting
-) -> list[Pair]:
-    where = f"task {task.get('id')}"
-    data = task["data"]
-    judgement = judge(annotation, interface, data, where)
-    prompt = check_prompt(_field(data, interface.prompt, where), where=where)
-    texts = _texts(data, interface, where, count=1 + max(place for tier in judgement.tiers for place in tier))
-    compared = [(texts[better], texts[worse], better) for better, worse in judgement.preferences()]
-    accounting.ties += judgement.ties
-    if not compared:
-        raise Dropped("a tie")
-    different = [found for found in compared if found[0] != found[1]]
-    if not different:
-        raise Dropped("both answers are identical")
-    meta = _meta(task, annotation, judgement)
-    sides = len(texts) == 2
-    return [
-        Pair(prompt, chosen, rejected, meta=meta | ({"chosen_side": SIDES[place]} if sides else {}))
-        for chosen, rejected, place in different
-    ]
+def aggregated_pairs(
+    read: Callable[[], Iterable[dict[str, Any]]],
+    accounting: Accounting,
+    method: str,
+    *,
+    interface: Interface | None = None,
+    skip_bad: bool = False,
+) -> Iterator[Pair]:
+    """Turn an export into one pair for every two answers that were compared, whoever compared them, on whatever sides.
+
+    The export is read twice: once for the votes, once for the texts.
+
+    Args:
+        read: opens the export anew and yields its tasks.
+        accounting: is filled while the pairs are taken; an annotation is used when one of its votes counts in a pair.
+        method: majority, dawid-skene or bradley-terry (see lsplugin.aggregate).
+        interface: where prompt, answers and controls are; by default, what our templates call them.
+        skip_bad: count what cannot be understood instead of stopping at it.
+
+    Yields:
+        Pairs with `probability` (above one half), `weight` (how many annotators compared them) and `margin` where known; answers
+        that end up exactly level make none, and rewrites come as they are.
+    """
+    from lsplugin.aggregate import probabilities
+    from lsplugin.votes import Votes
+
+    interface = interface or Interface()
+    votes = Votes()
+    for judged in read_judged(read(), Accounting(), interface, skip_bad=skip_bad):
+        votes.add(judged)
+    chances = probabilities(votes, method)
+    told = votes.summaries()
+    done: set[int] = set()
+    for judged in read_judged(read(), accounting, interface, skip_bad=skip_bad):
+        found, decided = [], False
+        for first, second, item in votes.items_of(judged):
+            probability = float(chances[item])
+            decided = decided or probability != 0.5
+            if probability == 0.5 or item in done:
+                continue
+            done.add(item)
+            better, worse = (first, second) if probability > 0.5 else (second, first)
+            said = told(item, first_wins=probability > 0.5)
+            meta = {**_origin(judged), **_of_answers(judged, better, worse), **said.meta}
+            pair = Pair(judged.prompt, judged.texts[better], judged.texts[worse], meta=_known(meta))
+            found.append(_weighted(pair, said.margin, max(probability, 1 - probability), said.weight))
+        rewritten = list(_rewritten(judged))
+        _count(accounting, judged, found + rewritten, used=decided or bool(rewritten))
+        yield from found + rewritten
+    assert accounting.balanced, accounting
 
 
-def _texts(data: dict[str, Any], interface: Interface, where: str, *, count: int) -> list[str]:
-    """Give the answers' texts in the order in which they stand; the items of a list may bring their own."""
-    items = data.get(interface.items)
-    if isinstance(items, list) and items and all(isinstance(item, dict) and item.get("body") for item in items):
-        return [str(item["body"]) for item in items]
-    fields = interface.fields_of(data)
-    if len(fields) < count:
-        fields = tuple(f"answer{number}" for number in range(1, count + 1))
-    return [_text(data, name, where) for name in fields]
+def _weighted(pair: Pair, margin: float | None, probability: float, weight: float) -> Pair:
+    return Pair(pair.prompt, pair.chosen, pair.rejected, margin, round(probability, 6), weight, pair.meta)
 
 
-def _meta(task: dict[str, Any], annotation: dict[str, Any], judgement: Judgement) -> dict[str, Any]:
-    """Say where a pair comes from; what is not known is left out."""
-    author = annotation.get("completed_by")
-    task_meta: dict[str, Any] = task.get("meta") or {}
-    meta = {
-        "task": task.get("id"),
-        "key": task_meta.get(KEY),
-        "annotation": annotation.get("id"),
+def _count(accounting: Accounting, judged: Judged, found: list[Pair], *, used: bool | None = None) -> None:
+    accounting.pairs += len(found)
+    accounting.rewrites += sum("rewrite" in pair.meta for pair in found)
+    if judged.judgement is not None and not judged.judgement.bad:
+        accounting.ties += sum(1 for _ in judged.judgement.ties())
+    if bool(found) if used is None else used:
+        accounting.used += 1
+    else:
+        accounting.dropped[judged.dropped or "annotators evenly split"] += 1
+
+
+def _preferred(judged: Judged) -> Iterator[Pair]:
+    """Make the pairs of one annotation."""
+    if judged.judgement is None or judged.dropped:
+        return
+    said = {**_origin(judged), **_of_annotation(judged)}
+    told = notes(judged)
+    criteria = told.pop("criteria", {})
+    for better, worse in judged.judgement.preferences():
+        if judged.texts[better] == judged.texts[worse]:
+            continue
+        words = {better: "chosen", worse: "rejected", None: "tie"}
+        sides = {name: words[place] for name, place in criteria.items() if place in words}
+        meta = {**said, **_of_answers(judged, better, worse), **told, "criteria": sides}
+        margin = judged.judgement.margin(better, worse)
+        yield Pair(judged.prompt, judged.texts[better], judged.texts[worse], margin, meta=_known(meta))
+
+
+def _rewritten(judged: Judged) -> Iterator[Pair]:
+    """Make a pair of each answer that the annotator edited: the edited one is better."""
+    for place, text in rewrites(judged):
+        meta = {**_origin(judged), **_of_annotation(judged), "rewrite": judged.names[place]}
+        yield Pair(judged.prompt, text, judged.texts[place], meta=_known(meta))
+
+
+def _origin(judged: Judged) -> dict[str, Any]:
+    """Say of which task a pair is."""
+    meta = judged.task_meta
+    rest = {name: value for name, value in meta.items() if name not in OWN_META}
+    return {"task": judged.task.get("id"), "key": meta.get(KEY), "task_meta": rest}
+
+
+def _of_annotation(judged: Judged) -> dict[str, Any]:
+    author = judged.annotation.get("completed_by")
+    return {
+        "annotation": judged.annotation.get("id"),
         "annotator": author.get("id") if isinstance(author, dict) else author,
-        "strength": judgement.strength,
-        "lead_time": annotation.get("lead_time"),
-        "task_meta": {name: value for name, value in task_meta.items() if name != KEY},
+        "strength": judged.judgement.strength if judged.judgement else None,
+        "lead_time": judged.annotation.get("lead_time"),
     }
+
+
+def _of_answers(judged: Judged, better: int, worse: int) -> dict[str, Any]:
+    """Say which answers of the dataset these are, who wrote them, and where the better one stood."""
+    models = {"chosen": judged.model(better), "rejected": judged.model(worse)}
+    return {
+        "chosen_side": SIDES[better] if len(judged.texts) == 2 else None,
+        "answers": {"chosen": judged.names[better], "rejected": judged.names[worse]},
+        "models": models if any(models.values()) else None,
+    }
+
+
+def _known(meta: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is not known."""
     return {name: value for name, value in meta.items() if value not in (None, {}, [])}
-
-
-def _field(data: dict[str, Any], name: str, where: str) -> object:
-    if name not in data:
-        raise LspluginError(
-            f"{where}: the field `{name}` is missing (it has {', '.join(data)}); name the fields with --config"
-        )
-    return data[name]
-
-
-def _text(data: dict[str, Any], name: str, where: str) -> str:
-    value = _field(data, name, where)
-    if not isinstance(value, str):
-        raise LspluginError(f"{where}: expected `{name}` to be text, found {kind(value)}")
-    return value

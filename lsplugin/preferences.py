@@ -150,6 +150,24 @@ def split_by_prompt(
     return train, rest
 
 
+def part_of(prompt: Prompt, shares: Sequence[float], *, seed: int) -> int:
+    """Say into which part of a split a prompt falls, from its text and the seed alone: a stream can be split as it passes.
+
+    Args:
+        prompt: rows of the same prompt fall into the same part.
+        shares: of each part; they sum to one.
+        seed: another seed deals anew.
+    """
+    key = seed.to_bytes(8, "big", signed=True)
+    digest = hashlib.blake2b(prompt_text(prompt).encode("utf-8", "surrogatepass"), key=key, digest_size=8).digest()
+    place = int.from_bytes(digest) / 2**64
+    for part, share in enumerate(shares):
+        place -= share
+        if place < 0:
+            return part
+    return len(shares) - 1
+
+
 def kind(value: object) -> str:
     """Name what came instead of what was expected, shortly."""
     if value is None:

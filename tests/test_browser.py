@@ -421,5 +421,20 @@ def test_every_option_at_once(page: Page, connected: LabelStudio, admin: Person,
     }
     assert run_cli(["lsplugin", "pull", str(project), "-o", "export.json"]).code == 0
     assert run_cli(["lsplugin", "pairs", "export.json", "--config", "config.xml"]).code == 0
-    (pair,) = read_lines(tmp_path / "pairs.jsonl")
+    pair, rewrite = read_lines(tmp_path / "pairs.jsonl")
     assert (pair["prompt"], pair["chosen"], pair["meta"]["strength"]) == (talk, attack, "clearly")
+    said = {name: pair["meta"][name] for name in ("criteria", "reasons", "flags", "reason")}
+    assert said == {
+        "criteria": {"clarity": "chosen"},
+        "reasons": ["kind"],
+        "flags": ["needs-expert"],
+        "reason": "It says why.",
+    }
+    assert (rewrite["chosen"], rewrite["rejected"]) == ("A better answer", attack)
+    for kind in ("JSON_MIN", "CSV"):
+        (tmp_path / "other").write_bytes(admin.http.get(f"/api/projects/{project}/export?exportType={kind}").content)
+        assert run_cli(["lsplugin", "pairs", "other", "--config", "config.xml", "-o", "other.jsonl"]).code == 0
+        other = read_lines(tmp_path / "other.jsonl")
+        assert [(p["prompt"], p["chosen"], p["rejected"], p.get("margin")) for p in other] == [
+            (p["prompt"], p["chosen"], p["rejected"], p.get("margin")) for p in (pair, rewrite)
+        ]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lsplugin.errors import LspluginError
 from lsplugin.export import read_export
 from lsplugin.interface import Interface
-from lsplugin.pairs import Accounting, pairs_from_export
+from lsplugin.judged import Accounting
+from lsplugin.pairs import pairs_from_export
 from tests.helpers import GOOD_CONFIG, pairwise_result, write_json
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def test_an_export_worked_by_hand() -> None:
         "annotator": 4,
         "chosen_side": "left",
         "lead_time": 2.5,
-        "task_meta": {"models": {"answer1": "m"}},
+        "answers": {"chosen": "answer1", "rejected": "answer2"},
+        "models": {"chosen": "m", "rejected": None},
     }
     assert [pair.meta["annotator"] for pair in pairs] == [4, 4, 5]
     assert accounting.to_dict() == {
@@ -64,6 +66,7 @@ def test_an_export_worked_by_hand() -> None:
         "used": 3,
         "pairs": 3,
         "ties": 0,
+        "rewrites": 0,
         "dropped": {
             "both answers are identical": 1,
             "no comparison among its results": 1,
@@ -126,7 +129,8 @@ def test_other_names_come_from_the_config() -> None:
         .replace("answer1,answer2", "answer2,answer1")
     )
     interface = Interface.from_config(config)
-    assert interface == Interface("prompt", ("text2", "text1"), "pw", ratings={})
+    assert (interface.prompt, interface.answers, interface.control) == ("prompt", ("text2", "text1"), "pw")
+    assert (interface.controls or {})["pw"] == "Pairwise"
     data = {"prompt": "p", "text1": "one", "text2": "two"}
     two_controls = [*pairwise_result("right", "other"), *pairwise_result("left", "pw")]
     pairs, _ = convert(task(annotation(two_controls), data=data), interface=interface)
@@ -237,11 +241,13 @@ def test_fields_of_rendered_configs() -> None:
     from lsplugin.render import render
     from lsplugin.template import Spec
 
-    assert Interface.from_config(render(Spec(markdown=True, chat=True))) == Interface(
-        answers=("answer1", "answer2"), control="comparison", ratings={}
-    )
+    found = Interface.from_config(render(Spec(markdown=True, chat=True)))
+    assert (found.prompt, found.answers, found.control) == ("prompt", ("answer1", "answer2"), "comparison")
+    assert found.lists == ("prompt",)
     other = Spec(template="scale", prompt_field="q", answer_fields=("x", "y"))
-    assert Interface.from_config(render(other)) == Interface("q", ("x", "y"), "comparison", ratings={})
+    found = Interface.from_config(render(other))
+    assert (found.prompt, found.answers, found.control) == ("q", ("x", "y"), "comparison")
+    assert found.controls == {"comparison": "Choices"}
 
 
 def ranking(order: object, name: str = "ranking") -> dict[str, Any]:
