@@ -11,9 +11,10 @@ import typer
 
 from lsplugin import console
 from lsplugin.cli_gallery import gallery_app
-from lsplugin.cli_options import ApiKey, Url, client
+from lsplugin.cli_options import ApiKey, ProjectName, Url, client
 from lsplugin.cli_pairs import config_beside, pairs
 from lsplugin.cli_preview import preview
+from lsplugin.cli_push import create, push
 from lsplugin.cli_render import render, templates
 from lsplugin.cli_validate import rules, validate
 from lsplugin.errors import LspluginError
@@ -30,7 +31,6 @@ app = typer.Typer(
 )
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the server's database, uploads and log.")]
-ProjectName = Annotated[str, typer.Argument(metavar="PROJECT", help="Number or exact title of a project.")]
 
 
 app.command(epilog="Example: lsplugin render --answers 2 --strength --reason -o config.xml")(render)
@@ -38,6 +38,8 @@ app.command(epilog="Example: lsplugin templates")(templates)
 app.command(epilog="Example: lsplugin validate config.xml --tasks dataset.json --strict")(validate)
 app.command(epilog="Example: lsplugin rules pairwise-targets")(rules)
 app.command(epilog="Example: lsplugin preview config.xml --tasks dataset.json -o preview.html")(preview)
+app.command(epilog='Example: lsplugin create "Helpful answers" --config config.xml --tasks dataset.json')(create)
+app.command(epilog="Example: lsplugin push 7 dataset.json --mirror 5% --gold known.json")(push)
 app.command(epilog="Example: lsplugin pairs export.json --aggregate bradley-terry --split 0.9,0.1 -o pairs.jsonl")(
     pairs
 )
@@ -78,70 +80,6 @@ def serve(
             raise LspluginError(f"label-studio ended by itself with exit code {code}; see {data / server.LOG_FILE}")
     except KeyboardInterrupt:
         console.say("stopped")
-
-
-@app.command(epilog='Example: lsplugin create "Helpful answers" --config config.xml --tasks dataset.json')
-def create(
-    title: Annotated[str, typer.Argument(help="The project's title, 3 to 50 characters.")],
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Labeling config; `lsplugin render` by default.", show_default=False)
-    ] = None,
-    tasks: Annotated[
-        Path | None, typer.Option("--tasks", help="Dataset of answers (JSON or JSONL).", show_default=False)
-    ] = None,
-    url: Url = None,
-    api_key: ApiKey = None,
-) -> None:
-    """Create a project, with its tasks; prints its number. Run again, after a kill, too, it goes on where it was.
-
-    Nothing is created when a row of the dataset is bad, and no task is imported twice.
-    """
-    from lsplugin.check import check_config
-    from lsplugin.dataset import read_dataset
-    from lsplugin.files import read_text
-    from lsplugin.project import UnreachableError, prepared
-    from lsplugin.render import render as render_config
-
-    text = read_text(config) if config is not None else render_config()
-    check_config(text)
-    rows = read_dataset(tasks) if tasks is not None else []
-    prepared(rows, text, path=tasks or "")
-    with client(url, api_key) as connected:
-        project, new = connected.open(title, text)
-        try:
-            count = 0
-            if tasks is not None:
-                with console.progress("importing tasks", len(rows)) as advance:
-                    count = connected.push(project, rows, path=tasks, advance=advance)
-        except UnreachableError as error:
-            raise LspluginError(
-                f"{error} (project {project.id} is kept: run the same command again to go on)"
-            ) from None
-        except LspluginError:
-            if new:
-                connected.delete(project)
-            raise
-    done = "created" if new else "found"
-    console.say(f'{done} project {project.id} "{project.title}", imported {count} of {len(rows)} tasks: {project.url}')
-    typer.echo(project.id)
-
-
-@app.command(epilog="Example: lsplugin push 7 dataset.json")
-def push(
-    project: ProjectName,
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset of answers (JSON or JSONL).")],
-    url: Url = None,
-    api_key: ApiKey = None,
-) -> None:
-    """Import the tasks of a dataset that a project does not hold yet; all rows are checked before anything is sent."""
-    from lsplugin.dataset import read_dataset
-
-    rows = read_dataset(dataset)
-    with client(url, api_key) as connected, console.progress("importing tasks", len(rows)) as advance:
-        found = connected.find(project)
-        count = connected.push(found, rows, path=dataset, advance=advance)
-    there = f", {len(rows) - count} were there" if count < len(rows) else ""
-    console.say(f"imported {count} tasks into project {found.id}{there}: {found.url}")
 
 
 @app.command(epilog="Example: lsplugin pull 7 -o export.json")

@@ -87,7 +87,7 @@ def _prepared(rows: list[dict[str, Any]], config: bytes) -> list[dict[str, Any]]
         root = etree.fromstring(config, etree.XMLParser(resolve_entities=False, no_network=True))
     except etree.XMLSyntaxError:
         return rows
-    return [prepare(row, root, shuffle=False) for row in rows]
+    return [prepare(row, root) for row in rows]
 
 
 def _fixed(config: Path, source: bytes, rows: list[dict[str, Any]]) -> bytes:

@@ -6,21 +6,23 @@ A row is the template's task shape, `{"prompt": ..., "answer1": ..., "answer2": 
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.answers import MARKDOWN_SUFFIX
 from lsplugin.errors import LspluginError
-from lsplugin.files import PathLike, read_json, read_jsonl
+from lsplugin.files import PathLike, decoded_lines, open_text, read_json, read_jsonl
 from lsplugin.preferences import kind
 from lsplugin.prepare import answer_fields, displayed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from lxml import etree
 
@@ -31,6 +33,7 @@ ORDER = "order"
 """Where in a task's meta it stands which answer of the dataset is shown in which box, from the first box on."""
 
 _LINES = {".jsonl", ".ndjson"}
+_TABLES = {".csv": ",", ".tsv": "\t"}
 _LISTS = {"Paragraphs": "a list of messages", "List": "a list of items"}
 _SHOWN = 5  # bad rows named in one message; the rest are counted
 
@@ -43,11 +46,13 @@ class Task:
         data: the displayed fields, by name.
         meta: provenance; never displayed.
         row: where it stands in its file, from 1 (the line, for JSONL).
+        predictions: pre-labels, as Label Studio imports them.
     """
 
     data: dict[str, Any]
     meta: dict[str, Any] = field(default_factory=dict)
     row: int = 0
+    predictions: tuple[dict[str, Any], ...] = ()
 
     @property
     def key(self) -> str | None:
@@ -57,17 +62,26 @@ class Task:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the task as Label Studio imports it."""
-        return {"data": self.data, "meta": self.meta} if self.meta else {"data": self.data}
+        task: dict[str, Any] = {"data": self.data}
+        if self.meta:
+            task["meta"] = self.meta
+        if self.predictions:
+            task["predictions"] = list(self.predictions)
+        return task
 
 
 def keyed(tasks: Sequence[Task]) -> list[Task]:
     """Give every task a content key in its meta: pushed twice, it is recognised, and not imported again.
 
-    The key is a hash of data and meta; rows that are the same in both are told apart by how many of them came before.
+    The key is a hash of data and meta; rows that are the same in both are told apart by how many of them came before. A task that
+    has a key keeps it.
     """
     seen: Counter[str] = Counter()
     made = []
     for task in tasks:
+        if task.key:
+            made.append(task)
+            continue
         content = json.dumps([task.data, task.meta], sort_keys=True, ensure_ascii=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:16]
         key = f"{digest}-{seen[digest]}" if seen[digest] else digest
@@ -77,9 +91,12 @@ def keyed(tasks: Sequence[Task]) -> list[Task]:
 
 
 def read_dataset(path: PathLike) -> list[Task]:
-    """Read a JSON list or JSONL file of rows; a row that is no object is reported with its number."""
-    if Path(path).suffix in _LINES:
+    """Read rows from a JSON list, JSONL or CSV (by the name's ending); a row that is no object is reported with its number."""
+    suffix = Path(path).suffix
+    if suffix in _LINES:
         rows: Iterable[tuple[int, Any]] = read_jsonl(path)
+    elif suffix in _TABLES:
+        rows = _read_table(path, _TABLES[suffix])
     else:
         value = read_json(path)
         if not isinstance(value, list):
@@ -91,6 +108,28 @@ def read_dataset(path: PathLike) -> list[Task]:
             f'{path}: no tasks in it; expected rows such as {{"prompt": ..., "answer1": ..., "answer2": ...}}'
         )
     return tasks
+
+
+def _read_table(path: PathLike, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (row, from 1; the header does not count) of a CSV; lists of messages and `meta` stand in it as JSON."""
+    with open_text(path, newline="") as stream:
+        rows = csv.DictReader(decoded_lines(stream, path), delimiter=delimiter)
+        for number, row in enumerate(rows, start=1):
+            if None in row or None in row.values():
+                cells = len([value for value in row.values() if value is not None])
+                raise LspluginError(
+                    f"{path}, line {rows.line_num}: expected {len(rows.fieldnames or [])} cells, as in the first line, found "
+                    f"{'more' if None in row else cells}"
+                )
+            yield number, {name: _cell(name, text) for name, text in row.items()}
+
+
+def _cell(name: str, text: str) -> Any:  # noqa: ANN401 - JSON is whatever it is
+    """Read JSON where it can only be meant: in `meta`, and where a list of objects is written."""
+    if name == "meta" or text.startswith("[{"):
+        with suppress(ValueError):
+            return json.loads(text or "{}")
+    return text
 
 
 def read_sample(path: PathLike, fields: Sequence[str]) -> dict[str, Any]:

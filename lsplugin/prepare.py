@@ -6,29 +6,26 @@ items of a ranking, a conversation in place of a plain prompt. What a row lacks 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import random
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.answers import MARKDOWN_SUFFIX, letter
 from lsplugin.markup import OBJECT_TAGS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lxml import etree
 
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
-def prepare(data: dict[str, Any], root: etree._Element, *, shuffle: bool = True) -> dict[str, Any]:
+def prepare(data: dict[str, Any], root: etree._Element, *, order: Sequence[str] = ()) -> dict[str, Any]:
     """Add the fields that a config displays and that follow from the row; what the row has stays.
 
     Args:
         data: one task's fields.
         root: the config's tree.
-        shuffle: put the answers of a ranking in an order of their own for each task (seeded by the task's content): which one
-            stands first then says nothing. `items` keeps which answer is which: its ids, from the first box on, are the names
-            that the answers had in the dataset.
+        order: what the dataset calls the answers, in the order in which they are shown; the items of a ranking are called so.
 
     Returns:
         The task's fields; fields that cannot be derived stay missing, for the check that follows.
@@ -41,7 +38,8 @@ def prepare(data: dict[str, Any], root: etree._Element, *, shuffle: bool = True)
     for shown in root.iter("List"):
         field = shown.get("value", "").removeprefix("$")
         if field and field not in made:
-            _add_items(made, field, root, shuffle=shuffle)
+            names = order or answer_fields(root)
+            made[field] = [{"id": name, "title": f"Answer {letter(index)}"} for index, name in enumerate(names)]
     for field in displayed(root):
         source = field.removesuffix(MARKDOWN_SUFFIX)
         if field != source and field not in made and _is_text(made.get(source)):
@@ -49,18 +47,6 @@ def prepare(data: dict[str, Any], root: etree._Element, *, shuffle: bool = True)
 
             made[field] = to_html(made[source].translate(_SURROGATES))
     return made
-
-
-def _add_items(made: dict[str, Any], field: str, root: etree._Element, *, shuffle: bool) -> None:
-    """Add the items that a Ranker sorts, one for each answer, in the order in which the answers are shown."""
-    fields = answer_fields(root)
-    order = list(fields)
-    if shuffle and all(_is_text(made.get(name)) for name in fields):
-        seed = hashlib.sha256(json.dumps([made[name] for name in fields], sort_keys=True).encode()).digest()
-        random.Random(seed).shuffle(order)
-        texts = [made[name] for name in order]
-        made.update(zip(fields, texts, strict=True))
-    made[field] = [{"id": name, "title": f"Answer {letter(index)}"} for index, name in enumerate(order)]
 
 
 def _is_text(value: object) -> bool:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import httpx
 from lxml import etree
 
 from lsplugin.check import check_config
-from lsplugin.dataset import KEY, Task, check_tasks, keyed
+from lsplugin.dataset import KEY, ORDER, Task, check_tasks, keyed
 from lsplugin.errors import LspluginError
 from lsplugin.export import count_tasks
 from lsplugin.files import PathLike, atomic_file
@@ -66,6 +66,14 @@ class Project:
     config: str
 
 
+class _Held(NamedTuple):
+    """A task that a project holds: its number, and how many labels and pre-labels it has."""
+
+    id: int
+    annotations: int
+    predictions: int
+
+
 class Client:
     """The calls that this package makes, on one server.
 
@@ -111,6 +119,11 @@ class Client:
             # Pairwise itself cannot be required: without empty annotations, Submit waits for a choice.
             made = self._sdk.projects.create(title=title, label_config=config, enable_empty_annotation=False)
             return self._project(made)
+
+    def set_annotators(self, project: Project, count: int) -> None:
+        """Hand each task to so many people; it is done when each of them has answered."""
+        with self._translated(f"setting the annotators of project {project.id}"):
+            self._sdk.projects.update(project.id, maximum_annotations=count)
 
     def delete(self, project: Project) -> None:
         """Delete a project with everything in it."""
@@ -179,6 +192,14 @@ class Client:
                     raise
                 time.sleep(pause)
         self._drop_copies(project, held)
+        unlabelled = [
+            key for key, task in ready.items() if task.predictions and not any(c.predictions for c in held[key])
+        ]
+        if unlabelled and before < len(ready):
+            raise LspluginError(
+                f"project {project.id} took the tasks of {path} and dropped the pre-labels of {len(unlabelled)} of them: "
+                f"lsplugin doctor {project.id} says which"
+            )
         lost = [key for key in ready if key not in held]
         if lost:
             raise LspluginError(
@@ -194,25 +215,27 @@ class Client:
                 project.id, request=[task.to_dict() for task in batch], request_options=options
             )
 
-    def _held(self, project: Project) -> dict[str, list[tuple[int, int]]]:
-        """Give the project's tasks by their content key: (number, annotations) of each task that has it."""
-        found: dict[str, list[tuple[int, int]]] = {}
+    def _held(self, project: Project) -> dict[str, list[_Held]]:
+        """Give the project's tasks by their content key: each task that has it."""
+        found: dict[str, list[_Held]] = {}
         with self._translated(f"reading the tasks of project {project.id}"):
-            wanted = {"include": "id,meta,total_annotations", "fields": "task_only"}
+            wanted = {"include": "id,meta,total_annotations,total_predictions", "fields": "task_only"}
             for task in self._sdk.tasks.list(project=project.id, page_size=PAGE, **wanted):
                 key = (task.meta or {}).get(KEY)
                 if isinstance(key, str):
-                    found.setdefault(key, []).append((task.id, task.total_annotations or 0))
+                    found.setdefault(key, []).append(
+                        _Held(task.id, task.total_annotations or 0, task.total_predictions or 0)
+                    )
         return found
 
-    def _drop_copies(self, project: Project, held: dict[str, list[tuple[int, int]]]) -> None:
+    def _drop_copies(self, project: Project, held: dict[str, list[_Held]]) -> None:
         """Take out what is there twice, which happens when a server finishes what a killed push had sent; labels stay."""
         for copies in held.values():
-            kept = max(copies, key=lambda copy: (copy[1], -copy[0]))  # the one with labels, else the first
-            for number, labels in copies:
-                if number != kept[0] and not labels:
+            kept = max(copies, key=lambda copy: (copy.annotations, -copy.id))  # the one with labels, else the first
+            for copy in copies:
+                if copy.id != kept.id and not copy.annotations:
                     with self._translated(f"removing a copy from project {project.id}"):
-                        self._sdk.tasks.delete(number)
+                        self._sdk.tasks.delete(copy.id)
 
     def pull(self, project: Project, path: Path, *, advance: Callable[[int], None] = lambda _: None) -> int:
         """Stream the project's JSON export into a file, atomically, and check its count; return the number of tasks.
@@ -287,7 +310,7 @@ def prepared(tasks: Sequence[Task], config: str, *, path: PathLike) -> list[Task
         LspluginError: all bad rows, in one message.
     """
     root = etree.fromstring(config.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
-    made = [Task(prepare(task.data, root), task.meta, task.row) for task in tasks]
+    made = [replace(task, data=prepare(task.data, root, order=task.meta.get(ORDER) or ())) for task in tasks]
     check_tasks(made, root, path=path)
     return made
 

@@ -87,7 +87,7 @@ def _is_answer(name: str) -> bool:
 def _shown(sample: dict[str, Any], root: etree._Element) -> dict[str, Any]:
     from lsplugin.prepare import prepare
 
-    return prepare(sample, root, shuffle=False)
+    return prepare(sample, root)
 
 
 def _style(root: etree._Element, spec: Spec) -> etree._Element:

@@ -79,7 +79,7 @@ def test_what_several_people_enter_comes_back(connected: LabelStudio, admin: Per
             task = person.next_task(project)
             assert task is not None
             person.choose(task["id"], side, skip=skip)  # type: ignore[arg-type]
-            entered.append((task["data"]["prompt"], side, number % 2))
+            entered.append((task["data"], side, number % 2))
         last = bob.next_task(project)
         assert last is not None
         bob.choose(last["id"], None, skip=True)
@@ -96,13 +96,11 @@ def test_what_several_people_enter_comes_back(connected: LabelStudio, admin: Per
         "dropped": {"skipped by the annotator": 1, "submitted without a choice": 1},
     }
     assert len(export) == 6
-    expected = {prompt: side for prompt, side, _ in entered if side}
+    expected = {data["prompt"]: (data, side) for data, side, _ in entered if side}
     for pair in pairs:
-        index = str(pair["prompt"]).removeprefix("p")
-        one, two = f"one {index}", f"two {index}"
-        assert (pair["chosen"], pair["rejected"]) == (
-            (one, two) if expected[str(pair["prompt"])] == "left" else (two, one)
-        )
+        data, side = expected[pair["prompt"]]
+        left, right = data["answer1"], data["answer2"]
+        assert (pair["chosen"], pair["rejected"]) == ((left, right) if side == "left" else (right, left))
         assert set(pair["meta"]["models"].values()) == {"m", None}  # type: ignore[index]
     assert len({pair["meta"]["annotator"] for pair in pairs}) == 2  # type: ignore[index]
 
@@ -205,7 +203,8 @@ def test_300_real_comparisons_come_back_as_the_same_300_pairs(
     write_json(tmp_path / "hh.json", rows)
     project = create("Real comparisons", "--tasks", "hh.json")
     for task in admin.tasks(project):
-        admin.choose(task["id"], sides[task["meta"]["row"]])  # type: ignore[arg-type]
+        shown = task["meta"]["order"][0] == "answer1"  # the two stand as they were drawn, not as in the file
+        admin.choose(task["id"], "left" if shown == (sides[task["meta"]["row"]] == "left") else "right")
     pairs, counts, _ = pull_pairs(project)
     assert counts == {
         "tasks": 300,

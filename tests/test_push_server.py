@@ -18,10 +18,12 @@ from lsplugin import server as local
 from lsplugin.connection import KEY_VARIABLE, URL_VARIABLE
 from lsplugin.dataset import Task, keyed
 from tests.conftest import copy_migrated
-from tests.helpers import Person, complaint, pairwise_result, run_cli, write_json
+from tests.helpers import Person, complaint, pairwise_result, run_cli, write_json, write_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from playwright.sync_api import Page
 
     from tests.conftest import LabelStudio
 
@@ -121,3 +123,60 @@ def test_the_server_goes_away_under_it(migrated: Path, tmp_path: Path, monkeypat
         _, said = process.communicate(timeout=200)
         assert process.returncode == 0, said
         assert prompts(project) == once(count)
+
+
+def test_a_plan_reaches_the_server(connected: LabelStudio, admin: Person, tmp_path: Path) -> None:
+    """Sides, gold, copies, pre-labels, annotators: pushed twice, it is the same project; what people chose is undone."""
+    write_json(tmp_path / "d.json", rows(40))
+    write_json(tmp_path / "gold.json", [{**row, "prompt": "known", "gold": "answer2"} for row in rows(4)])
+    scores = [
+        {"prompt": row["prompt"], "answer": row[f"answer{n}"], "score": 2.0 * n} for row in rows(40) for n in (1, 2)
+    ]
+    write_lines(tmp_path / "scores.jsonl", scores)
+    command = ["lsplugin", "create", "Planned", "--tasks", "d.json", "--gold", "gold.json", "--mirror", "10%"]
+    command += [
+        "--predictions",
+        "scores.jsonl",
+        "--prelabel-share",
+        "0.5",
+        "--annotators-per-task",
+        "2",
+        "--source",
+        "web",
+    ]
+    first, again = run_cli(command), run_cli(command)
+    assert first.code == 0, first.stderr
+    assert "among them 4 with a known answer, 4 asked again with sides swapped" in first.stderr
+    assert "imported 0 of 48 tasks" in again.stderr
+    project = int(first.stdout)
+    assert admin.get(f"/api/projects/{project}")["maximum_annotations"] == 2
+    tasks = admin.get(f"/api/tasks?project={project}&page_size=100&fields=all")["tasks"]
+    assert len(tasks) == 48
+    assert Counter(task["meta"]["order"][0] for task in tasks if "mirror" not in task["meta"]) == {
+        "answer1": 22,
+        "answer2": 22,
+    }
+    shown = [task for task in tasks if task["meta"].get("prelabel", {}).get("shown")]
+    assert [task["id"] for task in tasks if task["predictions"]] == [task["id"] for task in shown]
+    assert 12 < len(shown) < 32
+    for task in tasks:
+        left_is_second = task["meta"]["order"][0] == "answer2"
+        admin.choose(task["id"], "left" if left_is_second else "right")
+    assert run_cli(["lsplugin", "pull", str(project)]).code == 0
+    assert run_cli(["lsplugin", "pairs", "export.json", "--aggregate", "majority"]).code == 0
+    pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert {pair["chosen"].split()[0] for pair in pairs} == {"two"}
+    assert all(pair["meta"]["answers"] == {"chosen": "answer2", "rejected": "answer1"} for pair in pairs)
+    assert Counter(pair["weight"] for pair in pairs) == {1.0: 40, 2.0: 4}  # a copy's label is its original's
+
+
+def test_a_prelabel_is_there_when_the_task_is_opened(connected: LabelStudio, page: Page, tmp_path: Path) -> None:
+    write_json(tmp_path / "d.json", rows(1))
+    write_lines(
+        tmp_path / "s.jsonl", [{"prompt": "p0", "answer": f"{word} 0", "score": len(word)} for word in ("one", "two")]
+    )
+    made = run_cli(["lsplugin", "create", "Shown", "--tasks", "d.json", "--predictions", "s.jsonl"])
+    assert made.code == 0, made.stderr
+    page.goto(f"{connected.url}/projects/{made.stdout.strip()}/data?labeling=1")
+    page.locator(".lsf-main-view .ant-radio-checked").wait_for()
+    assert page.get_by_test_id("bottombar-submit-button").is_enabled()
