@@ -74,7 +74,7 @@ def bradley_terry(votes: Votes) -> Floats:
     first, second = (np.array(nodes, dtype=int) for nodes in votes.nodes)
     item = columns["item"].astype(int)
     wins = 0.5 + 0.5 * columns["choice"]
-    scores = _scores(first[item], second[item], wins, sharpness[who], lean[who] * columns["side"])
+    scores = fit_scores(first[item], second[item], wins, sharpness[who], lean[who] * columns["side"])
     return _sigmoid(typical * (scores[first] - scores[second]))
 
 
@@ -119,7 +119,7 @@ def annotators(votes: Votes) -> tuple[Floats, Floats]:
     return sharpness, lean
 
 
-def _scores(
+def fit_scores(
     first: npt.NDArray[np.int_], second: npt.NDArray[np.int_], wins: Floats, slope: Floats, shift: Floats
 ) -> Floats:
     """Give the scores of the highest posterior probability: a convex problem, so there is one answer."""

@@ -16,6 +16,7 @@ from lsplugin.cli_pairs import config_beside, pairs
 from lsplugin.cli_preview import preview
 from lsplugin.cli_push import create, push
 from lsplugin.cli_render import render, templates
+from lsplugin.cli_report import report, triage
 from lsplugin.cli_validate import rules, validate
 from lsplugin.errors import LspluginError
 
@@ -43,6 +44,8 @@ app.command(epilog="Example: lsplugin push 7 dataset.json --mirror 5% --gold kno
 app.command(epilog="Example: lsplugin pairs export.json --aggregate bradley-terry --split 0.9,0.1 -o pairs.jsonl")(
     pairs
 )
+app.command(epilog="Example: lsplugin report export.json -o report.html")(report)
+app.command(epilog='Example: lsplugin triage export.json --top 50 --create "To decide"')(triage)
 app.add_typer(gallery_app, name="gallery")
 
 

@@ -31,7 +31,7 @@ def with_options(*kinds: type) -> Callable[[Callable[..., None]], Callable[..., 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**values: object) -> None:
-            left_out = {option.name for option in options if values[option.name] in (None, [])}
+            left_out = {option.name for option in options if values.get(option.name) in (None, [])}
             command(**{name: value for name, value in values.items() if name not in left_out})
 
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]

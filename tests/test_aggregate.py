@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from lsplugin.aggregate import METHODS, _scores, annotators, bradley_terry, majority, probabilities
+from lsplugin.aggregate import METHODS, annotators, bradley_terry, fit_scores, majority, probabilities
 from lsplugin.interface import Interface
 from lsplugin.judged import Accounting, read_judged
 from lsplugin.pairs import aggregated_pairs
@@ -127,7 +127,7 @@ def test_scores_agree_with_a_penalised_logistic_regression() -> None:
     design = np.zeros((200, 12))
     design[np.arange(200), first], design[np.arange(200), second] = 1, -1
     fit = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(design, wins)
-    found = _scores(first, second, wins, np.ones(200), np.zeros(200))
+    found = fit_scores(first, second, wins, np.ones(200), np.zeros(200))
     np.testing.assert_allclose(found, fit.coef_[0], atol=1e-4)
 
 
