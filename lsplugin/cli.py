@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lsplugin import console
+from lsplugin.cli_dataset import dataset_app
 from lsplugin.cli_gallery import gallery_app
 from lsplugin.cli_options import ApiKey, Url, client
 from lsplugin.cli_pairs import config_beside, pairs
@@ -41,6 +42,7 @@ app.command(epilog="Example: lsplugin preview config.xml --tasks dataset.json -o
 app.command(epilog="Example: lsplugin pairs export.json --aggregate bradley-terry --split 0.9,0.1 -o pairs.jsonl")(
     pairs
 )
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(gallery_app, name="gallery")
 
 
