@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lsplugin import console
+from lsplugin.cli_dataset import dataset_app
 from lsplugin.cli_gallery import gallery_app
 from lsplugin.cli_options import ApiKey, ProjectName, Url, client
 from lsplugin.cli_pairs import config_beside, pairs
@@ -46,6 +47,7 @@ app.command(epilog="Example: lsplugin pairs export.json --aggregate bradley-terr
 )
 app.command(epilog="Example: lsplugin report export.json -o report.html")(report)
 app.command(epilog='Example: lsplugin triage export.json --top 50 --create "To decide"')(triage)
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(gallery_app, name="gallery")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from lxml import etree
 
+    from lsplugin.preferences import Prompt
+
 KEY = "key"
 """Where in a task's meta its content key stands."""
 
@@ -35,6 +38,7 @@ ORDER = "order"
 _LINES = {".jsonl", ".ndjson"}
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _LISTS = {"Paragraphs": "a list of messages", "List": "a list of items"}
+_HALF = re.compile("[\ud800-\udfff]")
 _SHOWN = 5  # bad rows named in one message; the rest are counted
 
 
@@ -68,6 +72,21 @@ class Task:
         if self.predictions:
             task["predictions"] = list(self.predictions)
         return task
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A dataset made of other files.
+
+    Attributes:
+        rows: how many there were to make tasks of; each is a task or dropped.
+        tasks: rows of the new dataset.
+        dropped: how many were left out, by reason.
+    """
+
+    rows: int
+    tasks: list[dict[str, Any]]
+    dropped: Counter[str]
 
 
 def keyed(tasks: Sequence[Task]) -> list[Task]:
@@ -164,6 +183,21 @@ def check_tasks(tasks: Sequence[Task], config: etree._Element, *, path: PathLike
         raise LspluginError(f"{path}: {count}, nothing was sent: {'; '.join(bad[:_SHOWN])}{more}")
 
 
+def why_unusable(prompt: Prompt, answers: Sequence[str]) -> str | None:
+    """Say why nobody could compare these answers to this prompt; None where somebody can."""
+    said = [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    texts = [answer.strip() for answer in answers]
+    if not any(text.strip() for text in said):
+        return "the prompt is empty"
+    if not all(texts):
+        return "an answer is empty"
+    if len(set(texts)) < len(texts):
+        return "the answers are identical"
+    if _HALF.search(json.dumps([prompt, *answers], ensure_ascii=False)):
+        return "half a character (a lone surrogate), which no file can keep"
+    return None
+
+
 def _task(row: object, number: int, path: PathLike) -> Task:
     if not isinstance(row, dict):
         raise LspluginError(f"{path}, row {number}: expected an object with the task's fields, found {kind(row)}")
@@ -199,6 +233,6 @@ def _problem_of_value(value: object, tag: str) -> str | None:
         return f"should be text, found {kind(value)}"
     else:
         texts = [value]
-    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+    if any(_HALF.search(text) for text in texts):
         return "holds half a character (a lone surrogate), which no file can keep"
     return None

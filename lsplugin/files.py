@@ -6,10 +6,12 @@ atomically and how a broken one is reported: with its name and line.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import tempfile
+import zlib
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
@@ -169,11 +171,17 @@ def decoded_lines(stream: Iterable[str], path: PathLike) -> Iterator[str]:
         raise LspluginError(
             f"{path}, after line {number}: expected UTF-8 text, found other bytes ({error.reason})"
         ) from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise LspluginError(
+            f"{path}, after line {number}: expected a whole gzip file, as it is called ({error})"
+        ) from None
 
 
 def open_text(path: PathLike, *, newline: str | None = None) -> TextIO:
-    """Open a UTF-8 text file for reading, with one clear line when that cannot be."""
+    """Open a UTF-8 text file for reading, one called .gz as what is packed in it; one clear line when that cannot be."""
     with _readable(path):
+        if Path(path).suffix == ".gz":
+            return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
         return Path(path).open(encoding="utf-8-sig", newline=newline)
 
 

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lsplugin.dialogue import TURN
+from lsplugin.dialogue import HUMAN, TURN
 from lsplugin.errors import LspluginError
 from lsplugin.preferences import Message, Pair, Prompt, prompt_text
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-_SPEAKERS = {"user": "\n\nHuman:", "assistant": TURN}
+_SPEAKERS = {"user": HUMAN, "assistant": TURN}
 _SENDERS = {"system": "system", "user": "human", "assistant": "gpt"}
 _TYPES = {str: "text", list: "messages", float: "number", bool: "yes or no", dict: "object"}
 

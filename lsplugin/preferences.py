@@ -83,14 +83,14 @@ class Pair:
         return cls(prompt=prompt, chosen=row["chosen"], rejected=row["rejected"], meta=meta, **numbers)
 
 
-def check_prompt(prompt: object, *, where: str) -> Prompt:
-    """Accept text or a list of {"role", "content"} messages; complain about anything else."""
+def check_prompt(prompt: object, *, where: str, name: str = "prompt") -> Prompt:
+    """Accept text or a list of {"role", "content"} messages; complain about anything else in the field called `name`."""
     if isinstance(prompt, str):
         return prompt
     if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
         return prompt
     raise LspluginError(
-        f'{where}: expected `prompt` to be text or a list of {{"role", "content"}} messages, found {kind(prompt)}'
+        f'{where}: expected `{name}` to be text or a list of {{"role", "content"}} messages, found {kind(prompt)}'
     )
 
 
