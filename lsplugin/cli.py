@@ -20,6 +20,7 @@ from lsplugin.cli_render import render, templates
 from lsplugin.cli_report import report, triage
 from lsplugin.cli_validate import rules, validate
 from lsplugin.errors import LspluginError
+from lsplugin.files import as_path
 
 if TYPE_CHECKING:
     from lsplugin.connection import Connection
@@ -90,7 +91,9 @@ def serve(
 @app.command(epilog="Example: lsplugin pull 7 -o export.json")
 def pull(
     project: ProjectName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the JSON export goes.")] = Path("export.json"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", parser=as_path, metavar="FILE", help="Where the JSON export goes.")
+    ] = Path("export.json"),
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:

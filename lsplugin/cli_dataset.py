@@ -9,6 +9,7 @@ import typer
 
 from lsplugin import console
 from lsplugin.errors import LspluginError
+from lsplugin.files import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,9 @@ dataset_app = typer.Typer(
     no_args_is_help=True,
 )
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Where the dataset goes (JSON).")]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", parser=as_path, metavar="FILE", help="Where the dataset goes (JSON).")
+]
 
 
 @dataset_app.command("from", epilog="Example: lsplugin dataset from hh test.jsonl.gz --limit 300 -o dataset.json")
@@ -33,7 +36,9 @@ def from_(
             help="Anthropic's HH (transcripts), TRL (with a prompt or without, texts or messages), or UltraFeedback binarized.",
         ),
     ],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON or JSONL, as it is or packed (.gz).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", parser=as_path, help="JSON or JSONL, as it is or packed (.gz).")
+    ],
     output: Output = Path("dataset.json"),
     chat: Annotated[
         bool,
@@ -63,7 +68,9 @@ def from_(
 
 @dataset_app.command(epilog="Example: lsplugin dataset merge base.json tuned.json --names base,tuned -o dataset.json")
 def merge(
-    files: Annotated[list[Path], typer.Argument(metavar="A.json B.json ...", help="Datasets of `ppo generate`.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="A.json B.json ...", parser=as_path, help="Datasets of `ppo generate`.")
+    ],
     output: Output = Path("dataset.json"),
     names: Annotated[
         str | None,

@@ -9,6 +9,7 @@ import typer
 
 from lsplugin import console
 from lsplugin.errors import LspluginError
+from lsplugin.files import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,12 +25,18 @@ METHODS = ("none", "majority", "dawid-skene", "bradley-terry")
 
 
 def pairs(
-    export: Annotated[Path, typer.Argument(metavar="EXPORT", help="Label Studio's export: JSON, JSON_MIN or CSV.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the pairs go (JSONL).")] = Path("pairs.jsonl"),
+    export: Annotated[
+        Path, typer.Argument(metavar="EXPORT", parser=as_path, help="Label Studio's export: JSON, JSON_MIN or CSV.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", parser=as_path, metavar="FILE", help="Where the pairs go (JSONL).")
+    ] = Path("pairs.jsonl"),
     config: Annotated[
         Path | None,
         typer.Option(
             "--config",
+            parser=as_path,
+            metavar="FILE",
             help="The project's config; by default the one that `lsplugin pull` put beside the export, or our names.",
             show_default=False,
         ),
@@ -53,10 +60,19 @@ def pairs(
     ] = "pairs",
     sft: Annotated[
         Path | None,
-        typer.Option("--sft", help="Write rewritten answers here, as prompt and completion.", show_default=False),
+        typer.Option(
+            "--sft",
+            parser=as_path,
+            metavar="FILE",
+            help="Write rewritten answers here, as prompt and completion.",
+            show_default=False,
+        ),
     ] = None,
     counts: Annotated[
-        Path | None, typer.Option("--counts", help="Write the table as JSON, too.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--counts", parser=as_path, metavar="FILE", help="Write the table as JSON, too.", show_default=False
+        ),
     ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Count what cannot be understood instead of stopping at it.")

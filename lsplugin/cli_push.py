@@ -11,6 +11,7 @@ import typer
 from lsplugin import console
 from lsplugin.cli_options import ApiKey, ProjectName, Url, client
 from lsplugin.errors import LspluginError
+from lsplugin.files import as_path
 from lsplugin.options import make, with_options
 from lsplugin.plan import GOLD, MIRROR, Plan
 
@@ -24,10 +25,24 @@ if TYPE_CHECKING:
 def create(
     title: Annotated[str, typer.Argument(help="The project's title, 3 to 50 characters.")],
     config: Annotated[
-        Path | None, typer.Option("--config", help="Labeling config; `lsplugin render` by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--config",
+            parser=as_path,
+            metavar="FILE",
+            help="Labeling config; `lsplugin render` by default.",
+            show_default=False,
+        ),
     ] = None,
     tasks: Annotated[
-        Path | None, typer.Option("--tasks", help="Dataset of answers (JSON, JSONL or CSV).", show_default=False)
+        Path | None,
+        typer.Option(
+            "--tasks",
+            parser=as_path,
+            metavar="FILE",
+            help="Dataset of answers (JSON, JSONL or CSV).",
+            show_default=False,
+        ),
     ] = None,
     url: Url = None,
     api_key: ApiKey = None,
@@ -74,7 +89,9 @@ def create(
 @with_options(Plan)
 def push(
     project: ProjectName,
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="Dataset of answers (JSON, JSONL or CSV).")],
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", parser=as_path, help="Dataset of answers (JSON, JSONL or CSV).")
+    ],
     url: Url = None,
     api_key: ApiKey = None,
     **settings: Any,  # noqa: ANN401 - the options of Plan

@@ -10,12 +10,19 @@ import typer
 from lsplugin import console
 from lsplugin.cli_options import ApiKey, Url  # noqa: TC001 - typer reads them
 from lsplugin.cli_pairs import accounting_table, config_beside, interface_of
+from lsplugin.files import as_path
 
-Export = Annotated[Path, typer.Argument(metavar="EXPORT", help="Label Studio's export: JSON, JSON_MIN or CSV.")]
+Export = Annotated[
+    Path, typer.Argument(metavar="EXPORT", parser=as_path, help="Label Studio's export: JSON, JSON_MIN or CSV.")
+]
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="The project's config, as for `lsplugin pairs`; found beside the export.", show_default=False
+        "--config",
+        parser=as_path,
+        metavar="FILE",
+        help="The project's config, as for `lsplugin pairs`; found beside the export.",
+        show_default=False,
     ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count what cannot be understood instead of stopping at it.")]
@@ -24,7 +31,14 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count what cannot be 
 def report(
     export: Export,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Where the page goes; its figures go beside it as JSON.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            parser=as_path,
+            metavar="FILE",
+            help="Where the page goes; its figures go beside it as JSON.",
+        ),
     ] = Path("report.html"),
     config: Config = None,
     title: Annotated[str, typer.Option("--title", help="The page's heading.")] = "How far these labels can be trusted",
@@ -64,7 +78,10 @@ def triage(
     export: Export,
     top: Annotated[int, typer.Option("--top", min=1, help="How many tasks at most.")] = 50,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Where the tasks go, as a dataset to decide on.")
+        Path,
+        typer.Option(
+            "-o", "--output", parser=as_path, metavar="FILE", help="Where the tasks go, as a dataset to decide on."
+        ),
     ] = Path("disputed.json"),
     create: Annotated[
         str | None,

@@ -13,12 +13,11 @@ import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.answers import MARKDOWN_SUFFIX
 from lsplugin.errors import LspluginError
-from lsplugin.files import PathLike, decoded_lines, open_text, read_json, read_jsonl
+from lsplugin.files import PathLike, as_path, decoded_lines, open_text, read_json, read_jsonl
 from lsplugin.preferences import kind
 from lsplugin.prepare import answer_fields, displayed
 
@@ -111,7 +110,7 @@ def keyed(tasks: Sequence[Task]) -> list[Task]:
 
 def read_dataset(path: PathLike) -> list[Task]:
     """Read rows from a JSON list, JSONL or CSV (by the name's ending); a row that is no object is reported with its number."""
-    suffix = Path(path).suffix
+    suffix = as_path(path).suffix
     if suffix in _LINES:
         rows: Iterable[tuple[int, Any]] = read_jsonl(path)
     elif suffix in _TABLES:
@@ -158,7 +157,7 @@ def read_sample(path: PathLike, fields: Sequence[str]) -> dict[str, Any]:
         path: where it lies.
         fields: the fields of prompt and answers.
     """
-    value = read_json(path) if Path(path).suffix not in _LINES else None
+    value = read_json(path) if as_path(path).suffix not in _LINES else None
     task = _task(value, 1, path) if isinstance(value, dict) else read_dataset(path)[0]
     missing = [name for name in fields if name not in task.data]
     if missing:

@@ -1,12 +1,14 @@
 """Files that are whole or absent, and readers that hold one row at a time.
 
 Every part of the loop hands its result on as a file, so this module is the one place that knows how a file is written
-atomically and how a broken one is reported: with its name and line.
+atomically and how a broken one is reported: with its name and line. A file may lie wherever fsspec reads and writes (s3://,
+gs://, https://, memory://), and is unpacked as it is read when it is called .gz.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -37,6 +39,10 @@ def atomic_file(path: PathLike, *, private: bool = False) -> Iterator[Path]:
         path: the file to make; missing folders are made.
         private: keep the file readable by its owner only (mode 0600), for secrets.
     """
+    if is_remote(path):
+        with _uploaded(as_path(path)) as temporary:
+            yield temporary
+        return
     target = Path(path)
     if target.is_dir():
         raise LspluginError(f"{target}: expected a file to write, found a folder; name a file inside it")
@@ -178,29 +184,67 @@ def decoded_lines(stream: Iterable[str], path: PathLike) -> Iterator[str]:
 
 
 def open_text(path: PathLike, *, newline: str | None = None) -> TextIO:
-    """Open a UTF-8 text file for reading, one called .gz as what is packed in it; one clear line when that cannot be."""
-    with _readable(path):
-        if Path(path).suffix == ".gz":
-            return gzip.open(path, "rt", encoding="utf-8-sig", newline=newline)
-        return Path(path).open(encoding="utf-8-sig", newline=newline)
+    """Open a UTF-8 text file for reading, with one clear line when that cannot be."""
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline=newline)
 
 
 def open_bytes(path: PathLike) -> BinaryIO:
     """Open a file for reading as bytes, with one clear line when that cannot be."""
-    with _readable(path):
-        return Path(path).open("rb")
+    found = as_path(path)
+    with _reachable(path):
+        stream = found.open("rb")
+        if found.suffix != ".gz":
+            return stream
+        unpacked = gzip.GzipFile(fileobj=stream)
+        unpacked.myfileobj = stream  # type: ignore[assignment]  # closed with it
+        return unpacked  # type: ignore[return-value]
+
+
+def is_remote(path: PathLike) -> bool:
+    """Say whether a path is an address, such as s3://bucket/file."""
+    return "://" in str(path)
+
+
+def as_path(path: PathLike) -> Path:
+    """Give a path that may be an address as something with the methods of pathlib's paths."""
+    if not is_remote(path):
+        return Path(path)
+    from upath import UPath
+
+    with _reachable(path):
+        return UPath(str(path))  # type: ignore[return-value]
 
 
 @contextmanager
-def _readable(path: PathLike) -> Iterator[None]:
+def _uploaded(target: Path) -> Iterator[Path]:
+    """Yield a local file that is put in its place when the block ends well; stores show it whole or not at all."""
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / target.name
+        temporary.touch()
+        yield temporary
+        with _reachable(target):
+            store: Any = target
+            store.fs.put_file(str(temporary), store.path)
+
+
+@contextmanager
+def _reachable(path: PathLike) -> Iterator[None]:
+    """Turn whatever keeps a file from being opened into one line."""
     try:
         yield
     except FileNotFoundError:
-        raise LspluginError(f"{path}: no such file") from None
+        nobody = ", or nobody answers there" if is_remote(path) else ""
+        raise LspluginError(f"{path}: no such file{nobody}") from None
     except IsADirectoryError:
         raise LspluginError(f"{path}: expected a file, found a folder") from None
     except PermissionError:
         raise LspluginError(f"{path}: not readable by this user") from None
+    except ImportError as error:  # each kind of store has a package of its own
+        raise LspluginError(f"{path}: {error}") from None
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        raise LspluginError(f"{path}: cannot be reached ({type(error).__name__}: {error})") from None
 
 
 def _umask() -> int:

@@ -6,11 +6,11 @@ import json
 import re
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsplugin.dataset import Made, Task, read_dataset, why_unusable
 from lsplugin.errors import LspluginError
+from lsplugin.files import as_path
 from lsplugin.preferences import Prompt, check_prompt, kind
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _row(task: Task, path: PathLike, name: str | None, *, one_each: bool) -> _Ro
         text, model = task.data[field], models.get(field)
         if not isinstance(text, str):
             raise LspluginError(f"{where}: expected `{field}` to be text, found {kind(text)}")
-        answers.append((text, name or (model if isinstance(model, str) and model else Path(path).stem)))
+        answers.append((text, name or (model if isinstance(model, str) and model else as_path(path).stem)))
     data = {
         key: value for key, value in task.data.items() if key not in {"prompt", *fields} and not _DERIVED.match(key)
     }

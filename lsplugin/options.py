@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hi
 
 import typer
 
+from lsplugin.files import as_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -63,6 +65,8 @@ def _option(field: dataclasses.Field[Any], value_type: Any, text: str, *names: s
         value_type, settings["parser"], settings["metavar"] = object, _names, "A,B,C"
     elif tuple[Path, ...] in kinds:  # one option a file
         value_type = list[Path]
+    elif Path in kinds:
+        settings["parser"], settings["metavar"] = as_path, "FILE"
     annotation = Annotated[value_type | None, typer.Option(*names, **settings)]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.answers import MARKDOWN_SUFFIX
 from lsplugin.controls import STRENGTHS, VERDICT
 from lsplugin.dataset import ORDER, Task
 from lsplugin.errors import LspluginError
-from lsplugin.files import read_jsonl
+from lsplugin.files import as_path, read_jsonl
 from lsplugin.plan import draw
 from lsplugin.preferences import check_prompt, kind, prompt_text
 from lsplugin.prepare import answer_fields, displayed
@@ -44,7 +43,7 @@ def read_scores(path: PathLike) -> tuple[Scores, str]:
         LspluginError: a line that is none, with its number and field.
     """
     scores: Scores = {}
-    model = Path(path).stem
+    model = as_path(path).stem
     for number, row in read_jsonl(path):
         where = f"{path}, line {number}"
         if not isinstance(row, dict):

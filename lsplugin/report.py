@@ -138,7 +138,7 @@ def _draw_shares(axes: Axes, rows: list[tuple[str, dict[str, Any], str]]) -> Non
         axes.plot(found["value"], place, "o", color=colour)
     axes.axvline(0.5, color=_GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.set_xlim(0, 1)
 
 
@@ -154,7 +154,7 @@ def _draw_progress(axes: Axes, summary: Summary) -> None:
     axes.step(times, sums, where="post", color=_BLUE)
     formatter = mdates.ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(formatter)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, total * 1.05 + 1)
     axes.set_ylabel("annotations so far")
 
 
