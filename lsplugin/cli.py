@@ -97,7 +97,7 @@ def pull(
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Export a project as Label Studio's own JSON, labelled or not, and check that every task is there.
+    """Export a project as Label Studio's own JSON, labelled or not, and check that every task and annotation is there.
 
     The project's config goes beside it (export.config.xml), where `pairs` and `report` look for the names of its controls.
     """
@@ -106,9 +106,10 @@ def pull(
     waiting = "exporting (the server prepares the file first)"
     with client(url, api_key) as connected, console.progress(waiting) as advance:
         found = connected.find(project)
-        count = connected.pull(found, output, advance=lambda _: advance(0))
+        size = connected.pull(found, output, advance=lambda _: advance(0))
         write_text(config_beside(output), found.config)
-    console.say(f"wrote {output}: {count} tasks of project {found.id}")
+    labelled = f"{size.annotations} annotations; {size.unlabelled} tasks have none"
+    console.say(f"wrote {output}: {size.tasks} tasks of project {found.id} with {labelled}")
 
 
 def _say_where(connection: Connection, data: Path) -> None:

@@ -6,7 +6,7 @@ tasks' meta; their rows are put back into the shape of JSON, so that nothing aft
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ijson
 
@@ -47,9 +47,21 @@ def read_export(
         raise LspluginError(f"{called}: expected a list of tasks, as Label Studio's JSON export is")
 
 
-def count_tasks(path: PathLike, *, name: PathLike | None = None) -> int:
-    """Count the tasks of an export."""
-    return sum(1 for _ in read_export(path, name=name))
+class Size(NamedTuple):
+    """How much an export holds."""
+
+    tasks: int
+    annotations: int
+    unlabelled: int
+
+
+def measure(path: PathLike, *, name: PathLike | None = None) -> Size:
+    """Count the tasks of an export, its annotations (skipped ones, too), and the tasks without any."""
+    tasks = annotations = unlabelled = 0
+    for task in read_export(path, name=name):
+        own = len(task.get("annotations") or [])
+        tasks, annotations, unlabelled = tasks + 1, annotations + own, unlabelled + (not own)
+    return Size(tasks, annotations, unlabelled)
 
 
 def _elements(path: PathLike, called: PathLike) -> Iterator[tuple[int, dict[str, Any]]]:

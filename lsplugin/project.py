@@ -17,7 +17,7 @@ from lxml import etree
 from lsplugin.check import check_config
 from lsplugin.dataset import KEY, ORDER, Task, check_tasks, keyed
 from lsplugin.errors import LspluginError
-from lsplugin.export import count_tasks
+from lsplugin.export import measure, read_export
 from lsplugin.files import PathLike, atomic_file
 from lsplugin.prepare import prepare
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lsplugin.connection import Connection
+    from lsplugin.export import Size
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds to wait for a server that does not answer or is broken (5xx), before each new try."""
@@ -56,6 +57,7 @@ class Project:
         title: its name.
         url: where a person opens it.
         tasks: how many tasks it holds.
+        annotations: how many annotations, skipped ones, too.
         config: its labeling config.
     """
 
@@ -63,6 +65,7 @@ class Project:
     title: str
     url: str
     tasks: int
+    annotations: int
     config: str
 
 
@@ -237,13 +240,16 @@ class Client:
                     with self._translated(f"removing a copy from project {project.id}"):
                         self._sdk.tasks.delete(copy.id)
 
-    def pull(self, project: Project, path: Path, *, advance: Callable[[int], None] = lambda _: None) -> int:
-        """Stream the project's JSON export into a file, atomically, and check its count; return the number of tasks.
+    def pull(self, project: Project, path: PathLike, *, advance: Callable[[int], None] = lambda _: None) -> Size:
+        """Stream the project's JSON export into a file, atomically, and check that everything is in it.
 
         Args:
-            project: where from.
+            project: where from, as it was before: what people add meanwhile may be in the file or not.
             path: where to; written whole or not at all.
             advance: called with the number of bytes of every chunk.
+
+        Raises:
+            LspluginError: a task or an annotation is missing; it says which.
         """
         with atomic_file(path) as temporary:
             with self._translated(f"exporting project {project.id}"), temporary.open("wb") as stream:
@@ -256,12 +262,28 @@ class Client:
                 for chunk in chunks:
                     stream.write(chunk)
                     advance(len(chunk))
-            pulled = count_tasks(temporary, name=path)
-            if pulled != project.tasks:
+            pulled = measure(temporary, name=path)
+            if pulled.tasks < project.tasks or pulled.annotations < project.annotations:
                 raise LspluginError(
-                    f"the export of project {project.id} holds {pulled} tasks, the server says {project.tasks}; pull it again"
+                    f"the export of project {project.id} holds {pulled.tasks} tasks with {pulled.annotations} annotations, "
+                    f"the server says {project.tasks} with {project.annotations}; pull it again "
+                    f"({self._missing(project, temporary)})"
                 )
         return pulled
+
+    def _missing(self, project: Project, export: Path) -> str:
+        """Say which tasks of a project an export lacks, or lacks annotations of."""
+        there = {task["id"]: len(task["annotations"]) for task in read_export(export)}
+        with self._translated(f"reading the tasks of project {project.id}"):
+            wanted = {"include": "id,total_annotations,cancelled_annotations", "fields": "task_only"}
+            lacking = [
+                task.id
+                for task in self._sdk.tasks.list(project=project.id, page_size=PAGE, **wanted)
+                if there.get(task.id, -1) < (task.total_annotations or 0) + (task.cancelled_annotations or 0)
+            ]
+        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        listed = f"missing or incomplete: task {', '.join(map(str, lacking[:5]))}{more}"
+        return listed if lacking else "now nothing is missing"
 
     def _project(self, found: Any) -> Project:  # noqa: ANN401 - the SDK's own model
         return Project(
@@ -269,6 +291,7 @@ class Client:
             title=found.title or "",
             url=f"{self.connection.url}/projects/{found.id}",
             tasks=found.task_number or 0,
+            annotations=(found.total_annotations_number or 0) + (found.skipped_annotations_number or 0),
             config=found.label_config or "",
         )
 

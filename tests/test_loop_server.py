@@ -220,3 +220,28 @@ def test_300_real_comparisons_come_back_as_the_same_300_pairs(
     assert sorted(found) == sorted(expected)  # type: ignore[type-var]
     assert any("\n" in chosen for _, chosen, _ in expected)
     assert any("\u2019" in chosen or '"' in chosen for _, chosen, _ in expected)
+
+
+def test_what_an_export_lacks_is_named(
+    connected: LabelStudio, admin: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server hands out less than it holds: nothing is written, and the tasks are named."""
+    from lsplugin import project as module
+
+    write_json(tmp_path / "d.json", [{"prompt": f"p{n}", "answer1": "a", "answer2": "b"} for n in range(3)])
+    project = create("Less than it holds", "--tasks", "d.json")
+    first, second, third = (task["id"] for task in admin.get(f"/api/tasks?project={project}")["tasks"])
+    admin.choose(second, "left")
+    admin.choose(third, None, skip=True)
+    real = module.measure
+
+    def lossy(path: Path, **names: Any) -> Any:
+        kept = [task for task in json.loads(path.read_text()) if task["id"] != first]
+        write_json(path, [task | {"annotations": []} if task["id"] == third else task for task in kept])
+        return real(path, **names)
+
+    monkeypatch.setattr(module, "measure", lossy)
+    said = complaint(["lsplugin", "pull", str(project)])
+    assert f"the export of project {project} holds 2 tasks with 1 annotations, the server says 3 with 2" in said
+    assert f"missing or incomplete: task {first}, {third})" in said
+    assert not (tmp_path / "export.json").exists()
