@@ -226,6 +226,7 @@ def test_what_an_export_lacks_is_named(
     connected: LabelStudio, admin: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server hands out less than it holds: nothing is written, and the tasks are named."""
+    from lsplugin import export
     from lsplugin import project as module
 
     write_json(tmp_path / "d.json", [{"prompt": f"p{n}", "answer1": "a", "answer2": "b"} for n in range(3)])
@@ -233,7 +234,7 @@ def test_what_an_export_lacks_is_named(
     first, second, third = (task["id"] for task in admin.get(f"/api/tasks?project={project}")["tasks"])
     admin.choose(second, "left")
     admin.choose(third, None, skip=True)
-    real = module.measure
+    real = export.measure
 
     def lossy(path: Path, **names: Any) -> Any:
         kept = [task for task in json.loads(path.read_text()) if task["id"] != first]
