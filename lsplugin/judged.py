@@ -154,7 +154,7 @@ def _judged(task: dict[str, Any], annotation: dict[str, Any], interface: Interfa
     data = task["data"]
     judgement = judge(annotation, interface, data, where)
     prompt = check_prompt(_field(data, interface.prompt, where), where=where)
-    count = 1 + max(place for tier in judgement.tiers for place in tier)
+    count = 1 + max(map(max, judgement.tiers))
     texts = _texts(data, interface, where, count=count)
     reason = None
     if not any(texts[better] != texts[worse] for better, worse in judgement.preferences()):
