@@ -28,6 +28,9 @@ PathLike = str | os.PathLike[str]
 _SURROGATES = "backslashreplace"
 """How half an emoji is written, which UTF-8 cannot hold: as \\ud83d, JSON's own escape."""
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+"""Make one line of JSON, with every character as itself."""
+
 _TOO_MUCH = "expected JSON of ordinary size, found a number too long or lists too deep to read"
 
 
@@ -127,7 +130,7 @@ def write_jsonl_parts(paths: Sequence[PathLike], rows: Iterable[tuple[int, objec
                 opened.enter_context(found.open("w", encoding="utf-8", errors=_SURROGATES)) for found in temporary
             ]
             for part, row in rows:
-                streams[part].write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+                streams[part].write(_encode(row) + "\n")
                 counts[part] += 1
     return counts
 

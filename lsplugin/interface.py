@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - a dataclass's field
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from lxml import etree
@@ -79,8 +80,14 @@ class Interface:
         """Give the fields of a task's answers, in their order."""
         if self.answers is not None:
             return self.answers
-        numbers = [int(name.removeprefix("answer")) for name in data if _is_answer(name)]
-        return tuple(f"answer{number}" for number in sorted(numbers))
+        return _numbered(tuple(data))
+
+
+@lru_cache
+def _numbered(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Give answer1, answer2, ... of a task's fields, which are the same ones in nearly all tasks of an export."""
+    numbers = [int(name.removeprefix("answer")) for name in names if _is_answer(name)]
+    return tuple(f"answer{number}" for number in sorted(numbers))
 
 
 def _is_answer(name: str) -> bool:

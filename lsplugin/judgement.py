@@ -11,7 +11,7 @@ Every template's answer becomes the same thing, tiers of answers, best first:
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.controls import STRENGTHS, VERDICT
@@ -20,11 +20,12 @@ from lsplugin.preferences import kind
 from lsplugin.template import CONTROL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from lsplugin.interface import Interface
 
 SIDES = ("left", "right")
+_VERDICTS = {None, "better", "ranked", "tie", "both-bad", *STRENGTHS}
 Result = dict[str, Any]
 
 
@@ -50,16 +51,13 @@ class Judgement:
     most_stars: int = 5
     bad: bool = False
 
-    def preferences(self) -> Iterator[tuple[int, int]]:
-        """Yield (better, worse) for every two answers of different tiers."""
-        for upper, better in enumerate(self.tiers):
-            for worse in self.tiers[upper + 1 :]:
-                yield from ((one, other) for one in better for other in worse)
+    def preferences(self) -> list[tuple[int, int]]:
+        """Give (better, worse) for every two answers of different tiers."""
+        return [two for upper, lower in combinations(self.tiers, 2) for two in product(upper, lower)]
 
-    def ties(self) -> Iterator[tuple[int, int]]:
-        """Yield every two answers that share a tier."""
-        for tier in self.tiers:
-            yield from combinations(tier, 2)
+    def ties(self) -> list[tuple[int, int]]:
+        """Give every two answers that share a tier."""
+        return [two for tier in self.tiers for two in combinations(tier, 2)]
 
     def margin(self, better: int, worse: int) -> float | None:
         """How much better, between 0 (not at all) and 1 (as much as can be said); None where nobody was asked.
@@ -94,7 +92,7 @@ def judge(annotation: Mapping[str, Any], interface: Interface, data: Mapping[str
         raise Dropped("submitted without a choice")
     count = len(interface.fields_of(data))
     verdict = _only(_choices(results, VERDICT), where, VERDICT)
-    if verdict not in {None, "better", "ranked", "tie", "both-bad", *STRENGTHS}:
+    if verdict not in _VERDICTS:
         raise LspluginError(f"{where}: expected the verdict to be one that our templates offer, found {verdict!r}")
     if verdict in {"tie", "both-bad"}:
         return Judgement((tuple(range(count)),), bad=verdict == "both-bad")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 OWN_META = {KEY, ORDER, "models"}
 """What of a task's meta has a place of its own in a pair's."""
 
+_UNKNOWN: tuple[object, ...] = (None, {}, [])
+
 
 def pairs_from_export(
     tasks: Iterable[dict[str, Any]],
@@ -107,7 +109,7 @@ def _count(accounting: Accounting, judged: Judged, found: list[Pair], *, used: b
     accounting.pairs += len(found)
     accounting.rewrites += sum("rewrite" in pair.meta for pair in found)
     if judged.judgement is not None and not judged.judgement.bad:
-        accounting.ties += sum(1 for _ in judged.judgement.ties())
+        accounting.ties += len(judged.judgement.ties())
     if bool(found) if used is None else used:
         accounting.used += 1
     else:
@@ -167,4 +169,4 @@ def _of_answers(judged: Judged, better: int, worse: int) -> dict[str, Any]:
 
 def _known(meta: dict[str, Any]) -> dict[str, Any]:
     """Leave out what is not known."""
-    return {name: value for name, value in meta.items() if value not in (None, {}, [])}
+    return {name: value for name, value in meta.items() if value or value not in _UNKNOWN}
