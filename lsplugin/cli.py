@@ -11,9 +11,10 @@ import typer
 
 from lsplugin import console
 from lsplugin.cli_gallery import gallery_app
-from lsplugin.cli_options import ApiKey, Url, client
+from lsplugin.cli_options import ApiKey, ProjectName, Url, client
 from lsplugin.cli_pairs import config_beside, pairs
 from lsplugin.cli_preview import preview
+from lsplugin.cli_project import doctor, invite, progress, tabs
 from lsplugin.cli_render import render, templates
 from lsplugin.cli_validate import rules, validate
 from lsplugin.errors import LspluginError
@@ -30,8 +31,6 @@ app = typer.Typer(
 )
 
 Data = Annotated[Path, typer.Option("--data", help="Folder of the server's database, uploads and log.")]
-ProjectName = Annotated[str, typer.Argument(metavar="PROJECT", help="Number or exact title of a project.")]
-
 
 app.command(epilog="Example: lsplugin render --answers 2 --strength --reason -o config.xml")(render)
 app.command(epilog="Example: lsplugin templates")(templates)
@@ -41,6 +40,10 @@ app.command(epilog="Example: lsplugin preview config.xml --tasks dataset.json -o
 app.command(epilog="Example: lsplugin pairs export.json --aggregate bradley-terry --split 0.9,0.1 -o pairs.jsonl")(
     pairs
 )
+app.command(epilog="Example: lsplugin invite")(invite)
+app.command(epilog='Example: lsplugin progress "Helpful answers" --watch')(progress)
+app.command(epilog="Example: lsplugin doctor 7 --export export.json")(doctor)
+app.command(epilog="Example: lsplugin tabs 7 --export export.json")(tabs)
 app.add_typer(gallery_app, name="gallery")
 
 

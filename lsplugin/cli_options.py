@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+ProjectName = Annotated[str, typer.Argument(metavar="PROJECT", help="Number or exact title of a project.")]
 Url = Annotated[
     str | None,
     typer.Option("--url", help="Label Studio's address (or the variable LABEL_STUDIO_URL).", show_default=False),
