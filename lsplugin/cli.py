@@ -15,6 +15,7 @@ from lsplugin.cli_gallery import gallery_app
 from lsplugin.cli_options import ApiKey, ProjectName, Url, client
 from lsplugin.cli_pairs import config_beside, pairs
 from lsplugin.cli_preview import preview
+from lsplugin.cli_project import doctor, invite, progress, tabs
 from lsplugin.cli_push import create, push
 from lsplugin.cli_render import render, templates
 from lsplugin.cli_report import report, triage
@@ -49,6 +50,10 @@ app.command(epilog="Example: lsplugin pairs export.json --aggregate bradley-terr
 app.command(epilog="Example: lsplugin report export.json -o report.html")(report)
 app.command(epilog='Example: lsplugin triage export.json --top 50 --create "To decide"')(triage)
 app.add_typer(dataset_app, name="dataset")
+app.command(epilog="Example: lsplugin invite")(invite)
+app.command(epilog='Example: lsplugin progress "Helpful answers" --watch')(progress)
+app.command(epilog="Example: lsplugin doctor 7 --export export.json")(doctor)
+app.command(epilog="Example: lsplugin tabs 7 --export export.json")(tabs)
 app.add_typer(gallery_app, name="gallery")
 
 

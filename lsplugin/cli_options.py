@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+ProjectName = Annotated[str, typer.Argument(metavar="PROJECT", help="Number or exact title of a project.")]
 Url = Annotated[
     str | None,
     typer.Option("--url", help="Label Studio's address (or the variable LABEL_STUDIO_URL).", show_default=False),
@@ -16,7 +17,6 @@ ApiKey = Annotated[
         "--api-key", help="Access token, of either kind (or the variable LABEL_STUDIO_API_KEY).", show_default=False
     ),
 ]
-ProjectName = Annotated[str, typer.Argument(metavar="PROJECT", help="Number or exact title of a project.")]
 
 
 def client(url: str | None, api_key: str | None) -> Any:  # noqa: ANN401 - project.Client, imported only here: it costs seconds

@@ -29,7 +29,7 @@ FAST_SHARE = 0.1
 """Share of answers that an honest annotator may give faster than they can be read."""
 
 READING = 100.0
-"""Characters a second: twice the pace of a fast reader, who skims."""
+"""Characters a second that nobody reads: five times as many as good readers do."""
 
 PULL_TO_LENGTH = 0.62
 """Share of the longer answer where the others do not tell: AlpacaFarm's people prefer it in 62% (Dubois et al. 2023)."""

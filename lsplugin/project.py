@@ -285,6 +285,42 @@ class Client:
         listed = f"missing or incomplete: task {', '.join(map(str, lacking[:5]))}{more}"
         return listed if lacking else "now nothing is missing"
 
+    def call(
+        self,
+        doing: str,
+        path: str,
+        *,
+        method: str = "GET",
+        params: dict[str, Any] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - any JSON
+        """Ask for what the SDK has no method for, as the user whose key it is.
+
+        Args:
+            doing: what for, in messages: "listing the members".
+            path: of the API, such as `api/users`.
+            method: of HTTP.
+            params: of the address.
+            body: sent as JSON.
+        """
+        from label_studio_sdk.core.api_error import ApiError
+
+        with self._translated(doing):
+            http = self._sdk._client_wrapper.httpx_client  # noqa: SLF001 - it alone knows both kinds of token
+            options = {"max_retries": 0}
+            answer = http.request(path, method=method, params=params, json=body, request_options=options)
+            try:
+                found = answer.json() if answer.content else None
+            except ValueError:
+                found = answer.text
+            if answer.status_code >= 400:
+                raise ApiError(status_code=answer.status_code, body=found)
+            if isinstance(found, str):
+                raise LspluginError(
+                    f"{self.connection.url} answers {doing} with a page: is this address a Label Studio?"
+                )
+            return found
+
     def _project(self, found: Any) -> Project:  # noqa: ANN401 - the SDK's own model
         return Project(
             id=found.id,
