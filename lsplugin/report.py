@@ -29,6 +29,11 @@ def tables(summary: Summary) -> list[str]:
         ("ceiling: most that a reward model can reach", _interval(agreement["ceiling"])),
         ("floor: always the longer answer", _interval(summary["length_floor"])),
     ]
+    if trusted := agreement.get("without_flagged"):
+        rows += [
+            ("without the flagged annotators: agreement of two", _interval(trusted["raw"])),
+            ("  ceiling", _interval(trusted["ceiling"])),
+        ]
     if anchoring := summary["anchoring"]:
         rows += [
             ("agreement with pre-labels that were shown", _interval(anchoring["shown"])),
@@ -112,6 +117,8 @@ def _draw_agreement(axes: Axes, summary: Summary) -> None:
         ("an annotator, asked again", agreement["self"], _BLUE),
         ("a perfect reward model (ceiling)", agreement["ceiling"], _RED),
     ]
+    if trusted := agreement.get("without_flagged"):
+        rows += [("ceiling without the flagged", trusted["ceiling"], _RED)]
     _draw_shares(axes, [(name, found, colour) for name, found, colour in rows if found["value"] is not None])
     axes.set_xlabel("share, with its 95% interval")
 

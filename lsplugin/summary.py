@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,12 @@ def summarise(labels: Labels, *, seed: int = 0) -> dict[str, Any]:
         seed: of the bootstraps.
     """
     once = labels.votes.drop_duplicates(["item", "annotator"])  # a mirrored task is no second opinion
+    people = annotators(labels, once)
+    flagged = [person["annotator"] for person in people if person["flags"]]
+    agreement = _agreement(labels.votes, once, seed)
+    if flagged:
+        votes, alone = (table[~table["annotator"].isin(flagged)] for table in (labels.votes, once))
+        agreement["without_flagged"] = _agreement(votes, alone, seed)
     return {
         "tasks": labels.tasks,
         "annotations": len(labels.annotations),
@@ -54,9 +61,9 @@ def summarise(labels: Labels, *, seed: int = 0) -> dict[str, Any]:
         "votes": len(labels.votes),
         "items": int(labels.votes["item"].nunique()),
         "sides_balanced": labels.balanced,
-        "agreement": _agreement(labels.votes, once, seed),
+        "agreement": agreement,
         "length_floor": share(*_shares(labels.votes, "longer")).to_dict(),
-        "annotators": annotators(labels, once),
+        "annotators": people,
         "anchoring": _anchoring(labels.votes),
         "models": _models(labels, seed),
         "reasons": _reasons(labels.annotations),
@@ -96,7 +103,11 @@ def _ceiling(counts: Floats, again: pd.DataFrame, seed: int) -> dict[str, Any]:
     agreed = estimate(raw_agreement, shared, seed=seed)
     value, low, high = (ceiling(value) if np.isfinite(value) else value for value in agreed[:3])
     found = Estimate(value, low, high, agreed.trials)
-    return found.to_dict() | {"from": source if agreed.trials else None}
+    bounds: dict[str, Any] = {"at_least": None, "at_most": None, "from": None}
+    if np.isfinite(agreed.value):
+        above = max(0.0, agreed.value - 0.5)
+        bounds = {"at_least": 0.5 + above, "at_most": 0.5 + math.sqrt(above / 2), "from": source}
+    return found.to_dict() | bounds
 
 
 def _cohen(once: pd.DataFrame) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -84,18 +85,19 @@ def test_an_export_without_anything_to_compare() -> None:
         assert found["anchoring"] is None
 
 
+PEOPLE = range(1, 11)
 FAULTS = {4: "random", 5: "left", 6: "longest", 7: "hasty"}
 
 
-def crew(seed: int, items: int = 500) -> Iterator[dict[str, Any]]:
-    """Three of seven people judge each task: three are honest and agree with the better answer in four of five cases."""
+def crew(seed: int, items: int = 800) -> Iterator[dict[str, Any]]:
+    """Three of ten people judge each task: six are honest and agree with the better answer in four of five cases."""
     rng = random.Random(seed)
     for number in range(items):
         swapped = rng.random() < 0.5
         better = rng.choice(["answer1", "answer2"])
         right = "answer1" if swapped else "answer2"
         votes = []
-        for who in rng.sample(range(1, 8), 3):
+        for who in rng.sample(PEOPLE, 3):
             said = better if rng.random() < 0.8 else {"answer1": "answer2", "answer2": "answer1"}[better]
             side = "right" if said == right else "left"
             kind = FAULTS.get(who)
@@ -112,7 +114,11 @@ def crew(seed: int, items: int = 500) -> Iterator[dict[str, Any]]:
 def test_the_faulty_are_flagged_and_the_honest_are_not() -> None:
     found = summarise(read_labels(crew(0)))
     flags = {int(person["annotator"]): person["flags"] for person in found["annotators"]}
-    assert [flags[who] for who in (1, 2, 3)] == [[], [], []]
+    assert [flags[who] for who in PEOPLE if who not in FAULTS] == [[]] * 6
+    everybody, trusted = found["agreement"], found["agreement"]["without_flagged"]
+    assert everybody["ceiling"]["value"] + 0.05 < trusted["ceiling"]["value"]
+    assert trusted["ceiling"]["at_most"] == pytest.approx(0.8, abs=0.03)  # opinions are split alike on every item
+    assert trusted["raw"]["value"] == pytest.approx(0.8**2 + 0.2**2, abs=0.05)
     assert "random" in flags[4] or "misses gold" in flags[4]
     assert "one-sided" in flags[5]
     assert "longest" in flags[6]
@@ -132,27 +138,33 @@ def test_the_ceiling_is_what_a_perfect_model_reaches() -> None:
     assert ceiling["high"] - ceiling["low"] < 0.06
 
 
+TITLE = "Simulated labels, <b> & all"
+
+
 class TestTheCommand:
     @pytest.mark.browser
     def test_the_page_is_whole_and_loads_nothing(self, tmp_path: Path, browser: Browser) -> None:
-        export = write_json(tmp_path / "e.json", [*crew(1, 300), *({**t, "id": 900} for t in crew(1, 1))])
-        result = run_cli(["lsplugin", "report", export, "-o", tmp_path / "r.html", "--title", "A <b> & title"])
+        export = write_json(tmp_path / "e.json", [*crew(1, 600), *({**t, "id": 900} for t in crew(1, 1))])
+        result = run_cli(["lsplugin", "report", export, "-o", tmp_path / "r.html", "--title", TITLE])
         assert result.code == 0, result.stderr
         assert "ceiling: most that a reward model can reach" in result.stdout
         figures = json.loads((tmp_path / "r.json").read_text())
-        assert figures["accounting"]["annotations"] == 903 == figures["annotations"]
+        assert figures["accounting"]["annotations"] == 1803 == figures["annotations"]
         assert not math.isnan(figures["agreement"]["fleiss_kappa"]["value"])
         asked: list[str] = []
         page = browser.new_page()
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: asked.append(message.text))
         page.goto((tmp_path / "r.html").as_uri())
-        assert page.locator("h1").inner_text() == "A <b> & title"
+        assert page.locator("h1").inner_text() == TITLE
         widths = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
         assert len(widths) == 5
         assert all(width > 100 for width in widths)
         assert page.locator(".flag").count() >= 2
         assert [found for found in asked if not found.startswith(("file:", "data:"))] == []
+        if folder := os.environ.get("SCREENSHOTS"):  # SCREENSHOTS=docs/images pytest tests/test_report.py
+            page.set_viewport_size({"width": 1000, "height": 1180})
+            page.screenshot(path=f"{folder}/report.png")
         page.close()
 
     def test_triage_finds_the_disputed_and_asks_them_as_they_were(
