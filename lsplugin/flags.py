@@ -28,6 +28,12 @@ LEAN = 0.1
 FAST_SHARE = 0.1
 """Share of answers that an honest annotator may give faster than they can be read."""
 
+KNOWING = 0.6
+"""How far an honest annotator comes at least, on the way from a coin to the others: people are not equally sharp."""
+
+PULLED = 0.25
+"""How far an honest annotator comes at most, on the way from the others to always choosing the longer answer."""
+
 READING = 100.0
 """Characters a second that nobody reads: five times as many as good readers do."""
 
@@ -85,13 +91,12 @@ class Norms:
 
 def one_sided(left: npt.ArrayLike, preferences: npt.ArrayLike, norms: Norms) -> Floats:
     """Evidence that somebody chooses one side too often."""
-    low, high = (float(np.clip(norms.left + lean, 0.02, 0.98)) for lean in (-LEAN, LEAN))
-    return outside(left, preferences, low, high)
+    return outside(left, preferences, _inside(norms.left - LEAN), _inside(norms.left + LEAN))
 
 
 def longest(longer: npt.ArrayLike, preferences: npt.ArrayLike, norms: Norms) -> Floats:
-    """Evidence that somebody chooses the longer answer far more often than the others: beyond half-way to always."""
-    return above(longer, preferences, float(np.clip((norms.longer + 1) / 2, 0.02, 0.98)))
+    """Evidence that somebody chooses the longer answer far more often than the others."""
+    return above(longer, preferences, most(norms.longer))
 
 
 def too_fast(fast: npt.ArrayLike, timed: npt.ArrayLike) -> Floats:
@@ -100,13 +105,27 @@ def too_fast(fast: npt.ArrayLike, timed: npt.ArrayLike) -> Floats:
 
 
 def random(agreed: npt.ArrayLike, shared: npt.ArrayLike, norms: Norms) -> Floats:
-    """Evidence that somebody agrees with the others little more than a coin would: below half-way from it to the others."""
-    return below(agreed, shared, float(np.clip((norms.agreement + 0.5) / 2, 0.02, 0.98)))
+    """Evidence that somebody agrees with the others little more than a coin would."""
+    return below(agreed, shared, least(norms.agreement))
 
 
 def misses_gold(found: npt.ArrayLike, asked: npt.ArrayLike, norms: Norms) -> Floats:
-    """Evidence that somebody finds known answers little more often than a coin would: below half-way from it to the others."""
-    return below(found, asked, float(np.clip((norms.gold + 0.5) / 2, 0.02, 0.98)))
+    """Evidence that somebody finds known answers little more often than a coin would."""
+    return below(found, asked, least(norms.gold))
+
+
+def least(norm: npt.ArrayLike) -> Floats:
+    """Give the smallest innocent share of agreements, or of known answers found, where the others have `norm`."""
+    return _inside(0.5 + KNOWING * (np.asarray(norm) - 0.5))
+
+
+def most(norm: npt.ArrayLike) -> Floats:
+    """Give the largest innocent share of longer answers where the others have `norm`."""
+    return _inside(np.asarray(norm) + PULLED * (1 - np.asarray(norm)))
+
+
+def _inside(share: npt.ArrayLike) -> Floats:
+    return np.clip(np.asarray(share, dtype=float), 0.02, 0.98)
 
 
 @dataclass(frozen=True)
@@ -127,17 +146,16 @@ def questions(counts: Counts, norms: Norms) -> list[Question]:
         counts: what they did.
         norms: what the others do.
     """
-    middle = (norms.agreement + 0.5) / 2, (norms.gold + 0.5) / 2, (norms.longer + 1) / 2
     asked = [
         ("one-sided", "chooses one side too often", counts.left, f"{norms.left:.0%} left, give or take {LEAN:.0%}",
          one_sided(*counts.left, norms)),
-        ("longest", "chooses the longer answer too often", counts.longer, f"at most {middle[2]:.0%}",
+        ("longest", "chooses the longer answer too often", counts.longer, f"at most {most(norms.longer):.0%}",
          longest(*counts.longer, norms)),
         ("too fast", f"answers faster than {READING:.0f} characters a second can be read", counts.fast,
          f"at most {FAST_SHARE:.0%}", too_fast(*counts.fast)),
-        ("random", "agrees with most others hardly more than a coin", counts.agreed, f"at least {middle[0]:.0%}",
+        ("random", "agrees with most others hardly more than a coin", counts.agreed, f"at least {least(norms.agreement):.0%}",
          random(*counts.agreed, norms)),
-        ("misses gold", "finds known answers hardly more than a coin", counts.gold, f"at least {middle[1]:.0%}",
+        ("misses gold", "finds known answers hardly more than a coin", counts.gold, f"at least {least(norms.gold):.0%}",
          misses_gold(*counts.gold, norms)),
     ]  # fmt: skip
     return [Question(flag, test, *done, innocent, float(evidence)) for flag, test, done, innocent, evidence in asked]

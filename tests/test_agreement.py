@@ -25,7 +25,7 @@ from lsplugin.agreement import (
     share,
 )
 from lsplugin.evidence import above, below, outside
-from lsplugin.flags import ALPHA, Counts, Norms, questions, threshold
+from lsplugin.flags import ALPHA, Counts, Norms, least, most, questions, threshold
 
 
 def said(seed: int, *, missing: float = 0.0, raters: int = 4, items: int = 60) -> Any:
@@ -141,3 +141,11 @@ def test_each_question_finds_its_fault() -> None:
         assert [question.flag for question in questions(counts, norms) if question.flagged] == [flag]
     nothing = Counts(*[(0, 0)] * 5)
     assert not any(question.flagged for question in questions(nothing, norms))
+
+
+def test_what_is_innocent_lies_between_the_others_and_the_fault() -> None:
+    assert least(0.8) == pytest.approx(0.68)  # three fifths of the way from 0.5
+    assert most(0.6) == pytest.approx(0.7)  # a quarter of the way to 1
+    half = Counts(left=(300, 600), longer=(460, 600), fast=(0, 600), agreed=(330, 430), gold=(28, 30))
+    norms = Norms(longer=0.55, agreement=0.8, gold=0.98)
+    assert [question.flag for question in questions(half, norms) if question.flagged] == ["longest"]
