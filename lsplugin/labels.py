@@ -32,7 +32,8 @@ class Labels:
             the longer one, -1 the shorter, 0 a tie or equal length), `gold` and `prelabel` (whether the choice agrees with
             them; None where there is none), `shown` (whether people saw the pre-label), `first_model`, `second_model`.
         annotations: one row an annotation: `annotator`, `task`, `seconds`, `created`, `characters` (of prompt and answers),
-            `outcome` (used, or why it was dropped), `reasons`.
+            `outcome` (used, or why it was dropped), `reasons`, `criteria` (of each, whether it prefers the chosen answer: 1,
+            -1, or 0 where the answers are level in it).
         columns: the votes as numbers.
         tasks: how many tasks there are.
         balanced: whether the dataset's answers stood on either side about equally often.
@@ -70,7 +71,7 @@ def read_labels(
     table["item"], table["choice"] = np.array(columns.item, dtype=int), np.array(columns.choice, dtype=int)
     table["annotator"] = names[np.array(columns.annotator, dtype=int)] if len(columns) else []
     table["left"] = table["choice"] * np.array(columns.side, dtype=int)
-    heads = ["annotator", "task", "seconds", "created", "characters", "outcome", "reasons"]
+    heads = ["annotator", "task", "seconds", "created", "characters", "outcome", "reasons", "criteria"]
     said = pd.DataFrame(annotations, columns=heads)
     said["created"] = pd.to_datetime(said["created"], utc=True, errors="coerce", format="ISO8601")
     said["seconds"] = pd.to_numeric(said["seconds"], errors="coerce")
@@ -82,9 +83,26 @@ def _annotation(judged: Judged) -> tuple[Any, ...]:
     characters = len(prompt_text(judged.prompt)) + sum(map(len, judged.texts))
     made = judged.annotation
     outcome = judged.dropped or USED
-    reasons = notes(judged).get("reasons", [])
+    said = notes(judged)
+    criteria = {name: _follows(judged, place) for name, place in said.get("criteria", {}).items()}
     seconds, created = made.get("lead_time"), made.get("created_at")
-    return judged.annotator, judged.task.get("id"), seconds, created, characters, outcome, reasons
+    return (
+        judged.annotator,
+        judged.task.get("id"),
+        seconds,
+        created,
+        characters,
+        outcome,
+        said.get("reasons", []),
+        criteria,
+    )
+
+
+def _follows(judged: Judged, place: int | None) -> int:
+    """Say whether a criterion prefers the answer that was chosen on the whole (1), another one (-1), or none (0)."""
+    if place is None or judged.judgement is None or len(judged.judgement.tiers) < 2:
+        return 0
+    return 1 if place in judged.judgement.tiers[0] else -1
 
 
 def _vote(judged: Judged, first: int, second: int, choice: int) -> tuple[Any, ...]:

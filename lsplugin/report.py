@@ -48,6 +48,9 @@ def tables(summary: Summary) -> list[str]:
         ranking = [(row["model"], _interval(row["score"], digits=2)) for row in models["bradley_terry"]]
         wins = [(f"{row['model']} against {row['against']}", _interval(row["win_rate"])) for row in models["win_rates"]]
         made += [table("Models: Bradley-Terry scores, in log odds", ranking), table("Win rates, ties half", wins)]
+    if summary["criteria"]:
+        rows = [(name, _interval(found)) for name, found in summary["criteria"].items()]
+        made.append(table("Criteria: how often each goes with the choice as a whole", rows))
     if summary["reasons"]:
         made.append(table("Reasons", list(summary["reasons"].items())))
     return made

@@ -22,6 +22,7 @@ from lsplugin.agreement import (
     raw_agreement,
     share,
 )
+from lsplugin.labels import USED
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -67,6 +68,7 @@ def summarise(labels: Labels, *, seed: int = 0) -> dict[str, Any]:
         "anchoring": _anchoring(labels.votes),
         "models": _models(labels, seed),
         "reasons": _reasons(labels.annotations),
+        "criteria": _criteria(labels.annotations),
         "progress": _progress(labels.annotations),
     }
 
@@ -287,6 +289,14 @@ def _padded(scores: Floats, count: int) -> Floats:
 def _reasons(annotations: pd.DataFrame) -> dict[str, int]:
     given = annotations["reasons"].explode().dropna()
     return {str(reason): int(count) for reason, count in given.value_counts().items()}
+
+
+def _criteria(annotations: pd.DataFrame) -> dict[str, Any]:
+    """Say how often each criterion goes with the choice as a whole, where it prefers something: which of them decide."""
+    used = annotations[annotations["outcome"] == USED]["criteria"]
+    names = sorted({name for said in used for name in said})
+    followed = {name: [said[name] for said in used if said.get(name)] for name in names}
+    return {name: share(found.count(1), len(found)).to_dict() for name, found in followed.items()}
 
 
 def _progress(annotations: pd.DataFrame) -> list[dict[str, Any]]:

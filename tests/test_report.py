@@ -77,6 +77,27 @@ def test_figures_worked_by_hand() -> None:
     assert [row["annotations"] for row in found["progress"]] == [5, 3]
 
 
+def test_criteria_and_reasons() -> None:
+    def said(criterion: str, side: str) -> dict[str, Any]:
+        made = vote(1, side)
+        made["result"] += [
+            {"from_name": "criterion-tone", "type": "choices", "value": {"choices": [criterion]}},
+            {"from_name": "reasons", "type": "choices", "value": {"choices": ["kind", "short"]}},
+        ]
+        return made
+
+    votes = [
+        said("left", "left"),
+        said("right", "left"),
+        said("right", "right"),
+        said("tie", "left"),
+        said("left", "tie"),
+    ]
+    found = summarise(read_labels([task(number, made) for number, made in enumerate(votes)]))
+    assert found["criteria"]["tone"] | {"low": 0, "high": 0} == {"value": 2 / 3, "low": 0, "high": 0, "trials": 3}
+    assert found["reasons"] == {"kind": 5, "short": 5}
+
+
 def test_an_export_without_anything_to_compare() -> None:
     for tasks in ([], [task(1)], [task(1, vote(1, "left", seconds=None))]):
         found = summarise(read_labels(tasks))
