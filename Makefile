@@ -10,7 +10,7 @@ demo: $(STAMP)  ## the whole loop on the demo world, on this machine, offline
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/loop.sh
 
 test: $(STAMP)  ## all tests, on a real Label Studio server and a real browser where there is one
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(STAMP)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -34,6 +34,13 @@ settings.register_profile("tests", deadline=None, max_examples=60, database=None
 settings.load_profile("tests")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares the server or the browser in one process; the rest may run beside it (`pytest -n 2 --dist loadgroup`)."""
+    for item in items:
+        if {"server", "browser"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("server"))
+
+
 @dataclass(frozen=True)
 class LabelStudio:
     """A running Label Studio of the tests' own.
