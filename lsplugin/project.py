@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import httpx
 from lxml import etree
@@ -28,14 +28,22 @@ if TYPE_CHECKING:
     from lsplugin.connection import Connection
     from lsplugin.export import Size
 
+T = TypeVar("T")
+
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds to wait for a server that does not answer or is broken (5xx), before each new try."""
+"""Seconds to wait for a server that does not answer or is broken (5xx), before each new try.
+
+A batch that it takes starts them anew.
+"""
 
 PAGE = 1000
 """Tasks in one page of a listing."""
 
 BATCH = 500
-"""Tasks in one import request: small enough for a progress bar, large enough not to matter."""
+"""Tasks in one request that imports or removes them: small enough for a progress bar, large enough not to matter."""
+
+ONCE = {"max_retries": 0, "timeout": 600}
+"""The SDK's own retries are off where they would send again what the server may have done without an answer."""
 
 TIMEOUT = 60.0
 """Seconds the server may take for an ordinary answer."""
@@ -178,23 +186,33 @@ class Client:
         """
         own = keyed(tasks)
         ready = {str(task.key): task for task in prepared(own, project.config, path=path)}
-        held = self._held(project) if project.tasks else {}
-        before = len(ready.keys() & held.keys())
-        advance(before)
-        for attempt, pause in enumerate((*PAUSES, None)):
-            try:
-                if attempt:  # what the server took without an answer is known before anything is sent again
-                    held = self._held(project)
-                for batch in _batches([task for key, task in ready.items() if key not in held]):
+        before = -1
+        pauses = iter(PAUSES)
+        while True:
+            try:  # what the server took without an answer is known before anything is sent again
+                held = self._held(project)
+                if before < 0:
+                    before = len(ready.keys() & held.keys())
+                    advance(before)
+                missing = [task for key, task in ready.items() if key not in held]
+                for batch in _batches(missing):
                     self._import(project, batch)
                     advance(len(batch))
-                held = self._held(project)
+                    pauses = iter(PAUSES)  # the server is well again
+                if missing:
+                    held = self._held(project)
+                self._drop_copies(project, held)
                 break
             except UnreachableError:
+                pause = next(pauses, None)
                 if pause is None:
                     raise
                 time.sleep(pause)
-        self._drop_copies(project, held)
+        lost = [key for key in ready if key not in held]
+        if lost:
+            raise LspluginError(
+                f"project {project.id} took {len(ready) - len(lost)} of {len(ready)} tasks; push {path} again"
+            )
         unlabelled = [
             key for key, task in ready.items() if task.predictions and not any(c.predictions for c in held[key])
         ]
@@ -203,19 +221,12 @@ class Client:
                 f"project {project.id} took the tasks of {path} and dropped the pre-labels of {len(unlabelled)} of them: "
                 f"lsplugin doctor {project.id} says which"
             )
-        lost = [key for key in ready if key not in held]
-        if lost:
-            raise LspluginError(
-                f"project {project.id} took {len(ready) - len(lost)} of {len(ready)} tasks; push {path} again"
-            )
         return len(ready) - before
 
     def _import(self, project: Project, batch: Sequence[Task]) -> None:
         with self._translated(f"importing tasks into project {project.id}"):
-            # The SDK's own retries are off: they would send again what the server may have taken without an answer.
-            options = {"max_retries": 0, "timeout": 600}
             self._sdk.projects.import_tasks(
-                project.id, request=[task.to_dict() for task in batch], request_options=options
+                project.id, request=[task.to_dict() for task in batch], request_options=ONCE
             )
 
     def _held(self, project: Project) -> dict[str, list[_Held]]:
@@ -233,12 +244,17 @@ class Client:
 
     def _drop_copies(self, project: Project, held: dict[str, list[_Held]]) -> None:
         """Take out what is there twice, which happens when a server finishes what a killed push had sent; labels stay."""
+        spare: list[int] = []
         for copies in held.values():
-            kept = max(copies, key=lambda copy: (copy.annotations, -copy.id))  # the one with labels, else the first
-            for copy in copies:
-                if copy.id != kept.id and not copy.annotations:
-                    with self._translated(f"removing a copy from project {project.id}"):
-                        self._sdk.tasks.delete(copy.id)
+            # The one with labels is kept, else one with pre-labels, else the first.
+            kept = max(copies, key=lambda copy: (copy.annotations, copy.predictions, -copy.id))
+            spare += [copy.id for copy in copies if copy.id != kept.id and not copy.annotations]
+        for batch in _batches(spare):  # one by one, five hundred took minutes
+            chosen = {"all": False, "included": batch}
+            with self._translated(f"removing copies from project {project.id}"):
+                self._sdk.actions.create(
+                    id="delete_tasks", project=project.id, selected_items=chosen, request_options=ONCE
+                )
 
     def pull(self, project: Project, path: PathLike, *, advance: Callable[[int], None] = lambda _: None) -> Size:
         """Stream the project's JSON export into a file, atomically, and check that everything is in it.
@@ -352,9 +368,9 @@ class Client:
             raise kind(_explain(error.status_code, error.body, doing, url, project)) from None
 
 
-def _batches(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
-    for start in range(0, len(tasks), BATCH):
-        yield tasks[start : start + BATCH]
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
 
 
 def prepared(tasks: Sequence[Task], config: str, *, path: PathLike) -> list[Task]:

@@ -17,10 +17,14 @@ import pytest
 from lsplugin import server as local
 from lsplugin.connection import KEY_VARIABLE, URL_VARIABLE
 from lsplugin.dataset import Task, keyed
+from lsplugin.errors import LspluginError
+from lsplugin.project import Client, UnreachableError
+from lsplugin.render import render
 from tests.conftest import copy_migrated
 from tests.helpers import Person, complaint, pairwise_result, run_cli, write_json, write_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from playwright.sync_api import Page
@@ -81,6 +85,57 @@ def test_copies_go_and_labels_stay(connected: LabelStudio, admin: Person, tmp_pa
     left = admin.get(f"/api/tasks?project={project}")["tasks"]
     assert Counter(task["data"]["prompt"] for task in left) == once(3)
     assert made[1] in {task["id"] for task in left}
+
+
+def test_of_two_copies_the_one_with_a_prelabel_stays(connected: LabelStudio, admin: Person, tmp_path: Path) -> None:
+    write_json(tmp_path / "d.json", rows(3))
+    project = run_cli(["lsplugin", "create", "Prelabelled copies", "--tasks", "d.json"]).stdout.strip()
+    held = admin.get(f"/api/tasks?project={project}")["tasks"]
+    guess = [{"result": pairwise_result("left")}]
+    copies = [{"data": task["data"], "meta": task["meta"], "predictions": guess} for task in held]
+    admin.post(f"/api/projects/{project}/import", copies)
+    assert run_cli(["lsplugin", "push", project, "d.json"]).code == 0
+    left = admin.get(f"/api/tasks?project={project}&fields=all")["tasks"]
+    assert Counter(task["data"]["prompt"] for task in left) == once(3)
+    assert all(task["predictions"] for task in left)
+
+
+def test_a_server_that_breaks_off_again_and_again(connected: LabelStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for at every step, and each batch that it takes gives it new time."""
+    calls: Counter[str] = Counter()
+
+    def break_off(name: str, when: Callable[[int], bool]) -> None:
+        real = getattr(Client, name)
+
+        def call(*args: object) -> Any:
+            calls[name] += 1
+            if when(calls[name]):
+                raise UnreachableError("broke off")
+            return real(*args)
+
+        monkeypatch.setattr(Client, name, call)
+
+    break_off("_held", lambda number: number == 1)
+    break_off("_import", lambda number: number % 2 == 1)
+    break_off("_drop_copies", lambda number: number == 1)
+    monkeypatch.setattr("lsplugin.project.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("lsplugin.project.BATCH", 10)
+    with Client(connected.connection) as client:
+        project, _ = client.open("Breaks off", render())
+        made = [Task(row) for row in rows(40)]
+        assert client.push(project, made, path="d.json") == 40
+        assert calls["_import"] == 8
+        assert prompts("Breaks off") == once(40)
+        assert client.push(client.find("Breaks off"), made, path="d.json") == 0
+
+
+def test_what_a_server_only_says_to_have_taken(connected: LabelStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "_import", lambda *_: None)
+    with Client(connected.connection) as client:
+        project, _ = client.open("Takes nothing", render())
+        made = [Task(row, predictions=({"result": pairwise_result("left")},)) for row in rows(3)]
+        with pytest.raises(LspluginError, match="took 0 of 3 tasks"):
+            client.push(project, made, path="d.json")
 
 
 def test_killed_at_any_moment_and_run_again(connected: LabelStudio, tmp_path: Path) -> None:
