@@ -15,12 +15,15 @@ from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from rm_lightning.errors import RewardModelError
+from rm_lightning.packing import can_branch, hidden_states, unfold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from rm_lightning.packing import Packed
 
 PAD = "<|pad|>"
 
@@ -83,25 +86,43 @@ def load_scorer(
     return model
 
 
-def score(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Score each text by its last real token, in float32 under any precision.
+def can_share(model: PreTrainedModel) -> bool:
+    """Say whether answers may share their prompt's run: the head reads the last token, and the backbone can branch."""
+    return isinstance(getattr(model, "score", None), torch.nn.Linear) and can_branch(_trunk(model))
+
+
+def score(model: PreTrainedModel, packed: Packed, *, shared: bool) -> Tensor:
+    """Score each answer by its last token, in float32 under any precision.
 
     Args:
         model: from `load_scorer`.
-        input_ids: (B, T), padded on either side.
-        attention_mask: (B, T), 1 = real token.
+        packed: N answers behind their prompts.
+        shared: run each prompt once (see `can_share`); otherwise each answer has a copy of its own.
 
     Returns:
-        scores, (B,), float32.
+        scores, (N,), float32, in the order of `packed.ends`.
     """
-    head = getattr(model, "score", None)
-    if not isinstance(head, torch.nn.Linear):  # encoders pool in ways of their own
+    if shared:
+        return _head(model, hidden_states(_trunk(model), packed))
+    input_ids, attention_mask = unfold(packed, pad=model.config.pad_token_id)
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):  # encoders pool in ways of their own
         logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
         return logits[:, 0].float()
-    hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, H)
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    last = (attention_mask * positions).argmax(dim=1)  # (B,)
-    pooled = hidden[torch.arange(len(last), device=last.device), last]  # (B, H)
+    hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (N, T, H)
+    last = attention_mask.sum(dim=1) - 1  # (N,)
+    return _head(model, hidden[torch.arange(len(last), device=last.device), last])
+
+
+def _trunk(model: PreTrainedModel) -> PreTrainedModel:
+    """Give the backbone without its head."""
+    trunk: PreTrainedModel = model.base_model  # type: ignore[assignment]
+    return trunk
+
+
+def _head(model: PreTrainedModel, pooled: Tensor) -> Tensor:
+    """Read scores off hidden states, (N, H) -> (N,), in float32."""
+    head = model.score
+    assert isinstance(head, torch.nn.Linear)
     with torch.autocast(pooled.device.type, enabled=False):
         bias = None if head.bias is None else head.bias.float()
         return F.linear(pooled.float(), head.weight.float(), bias)[:, 0]

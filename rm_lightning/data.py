@@ -14,6 +14,7 @@ from lsplugin.preferences import read_pairs, split_by_prompt
 from rm_lightning.backbone import load_config, load_tokenizer, window
 from rm_lightning.defaults import default_backbone, default_pairs
 from rm_lightning.errors import RewardModelError
+from rm_lightning.packing import Packed, Tree, pack
 from rm_lightning.text import TextEncoder
 
 if TYPE_CHECKING:
@@ -27,28 +28,25 @@ if TYPE_CHECKING:
 class Example(NamedTuple):
     """One pair as token ids."""
 
-    chosen: list[int]
-    rejected: list[int]
+    tree: Tree
     margin: float
     probability: float
     weight: float
 
 
 class Batch(NamedTuple):
-    """B pairs, chosen answers first.
+    """B pairs, each a prompt with two answers, the chosen one first.
 
     | field | shape | |
     |---|---|---|
-    | input_ids | (2B, T) | rows 0..B-1 chosen, B..2B-1 rejected, padded on the right |
-    | attention_mask | (2B, T) | 1 = real token |
+    | texts | N = 2B | see `rm_lightning.packing.Packed`; scores of it are (2B,), chosen and rejected in turn |
     | margin | (B,) | by how much chosen should win |
     | probability | (B,) | that chosen is better |
     | weight | (B,) | how much the pair counts |
     | chosen_longer | (B,) | 1 where chosen has more tokens, 0.5 where both have as many |
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
+    texts: Packed
     margin: Tensor
     probability: Tensor
     weight: Tensor
@@ -163,8 +161,7 @@ class PreferenceData(L.LightningDataModule):
     def _encode(self, pair: Pair) -> Example:
         assert self.encoder is not None
         return Example(
-            chosen=self.encoder(pair.prompt, pair.chosen),
-            rejected=self.encoder(pair.prompt, pair.rejected),
+            tree=self.encoder.tree(pair.prompt, [pair.chosen, pair.rejected]),
             margin=pair.margin or 0.0,
             probability=1.0 if pair.probability is None else pair.probability,
             weight=1.0 if pair.weight is None else pair.weight,
@@ -172,27 +169,12 @@ class PreferenceData(L.LightningDataModule):
 
     def _collate(self, examples: Sequence[Example]) -> Batch:
         assert self.encoder is not None
-        texts = [example.chosen for example in examples] + [example.rejected for example in examples]
-        pad = self.encoder.tokenizer.pad_token_id
-        input_ids, attention_mask = pad_right(texts, int(pad))
-        lengths = attention_mask.sum(1)
-        difference = lengths[: len(examples)] - lengths[len(examples) :]
+        trees = [example.tree for example in examples]
+        longer = [len(tree.answers[0]) - len(tree.answers[1]) for tree in trees]
         return Batch(
-            input_ids,
-            attention_mask,
+            pack(trees, pad=int(self.encoder.tokenizer.pad_token_id)),
             margin=torch.tensor([example.margin for example in examples]),
             probability=torch.tensor([example.probability for example in examples]),
             weight=torch.tensor([example.weight for example in examples]),
-            chosen_longer=0.5 * (1 + difference.sign().float()),
+            chosen_longer=0.5 * (1 + torch.tensor(longer).sign().float()),
         )
-
-
-def pad_right(texts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Make a rectangle of token lists: (input_ids, attention_mask), both (B, T) with T the longest length."""
-    longest = max(map(len, texts))
-    input_ids = torch.full((len(texts), longest), pad)
-    attention_mask = torch.zeros(len(texts), longest, dtype=torch.long)
-    for row, text in enumerate(texts):
-        input_ids[row, : len(text)] = torch.tensor(text)
-        attention_mask[row, : len(text)] = 1
-    return input_ids, attention_mask

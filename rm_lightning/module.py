@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from torchmetrics import MeanMetric
 
-from rm_lightning.backbone import load_scorer, load_tokenizer, score
+from rm_lightning.backbone import can_share, load_scorer, load_tokenizer, score
 from rm_lightning.defaults import default_backbone
 from rm_lightning.loss import bradley_terry_loss
 from rm_lightning.text import JOIN_KEY, default_join
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rm_lightning.data import Batch
+    from rm_lightning.packing import Packed
 
 
 LEARNING_RATE = 2e-5
@@ -36,6 +37,7 @@ class RewardModel(L.LightningModule):
         warmup: share of all steps in which the learning rate rises; it falls linearly to 0 in the others.
         dropout: train with the backbone's dropout.
         head_std: standard deviation of the new head's weights; small, so that all scores start near 0.
+        share_prompts: run each prompt once for both answers, where the backbone can; scores and gradients are the same.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class RewardModel(L.LightningModule):
         warmup: float = 0.05,  # noqa: ARG002
         dropout: bool = False,  # noqa: FBT001, FBT002 - a config key of LightningCLI
         head_std: float = 0.01,
+        share_prompts: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -55,19 +58,20 @@ class RewardModel(L.LightningModule):
         self.scorer = load_scorer(name, self.tokenizer, new=True, dropout=dropout)
         if isinstance(head := getattr(self.scorer, "score", None), torch.nn.Linear):
             torch.nn.init.normal_(head.weight, std=head_std)
+        self.shared = share_prompts and can_share(self.scorer)
         self.scorer.train()
         self.join = default_join(self.tokenizer) if join is None else join
         self.metrics = torch.nn.ModuleDict(
             {stage: torch.nn.ModuleDict({name: MeanMetric() for name in METRICS}) for stage in ("validate", "check")}
         )
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Score texts: (B, T) and (B, T) -> (B,), float32."""
-        return score(self.scorer, input_ids, attention_mask)
+    def forward(self, texts: Packed) -> Tensor:
+        """Score N answers behind their prompts: (N,), float32."""
+        return score(self.scorer, texts, shared=self.shared)
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         """One step: the Bradley-Terry loss of a batch of pairs."""
-        chosen, rejected = self(batch.input_ids, batch.attention_mask).chunk(2)  # (B,), (B,)
+        chosen, rejected = self(batch.texts).view(-1, 2).unbind(1)  # (B,), (B,)
         loss = bradley_terry_loss(
             chosen, rejected, margin=batch.margin, probability=batch.probability, weight=batch.weight
         )
@@ -113,7 +117,7 @@ class RewardModel(L.LightningModule):
         self.tokenizer.save_pretrained(folder)
 
     def _measure(self, stage: str, batch: Batch) -> None:
-        chosen, rejected = self(batch.input_ids, batch.attention_mask).chunk(2)
+        chosen, rejected = self(batch.texts).view(-1, 2).unbind(1)
         values = {
             "accuracy": (chosen > rejected).float() + 0.5 * (chosen == rejected).float(),
             "log_loss": torch.nn.functional.softplus(rejected - chosen),

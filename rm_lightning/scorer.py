@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rm_lightning.backbone import load_scorer, load_tokenizer, score, window
-from rm_lightning.data import pad_right
+from rm_lightning.backbone import can_share, load_scorer, load_tokenizer, score, window
+from rm_lightning.packing import Packed, pack
 from rm_lightning.text import JOIN_KEY, TextEncoder
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class RewardScorer:
     def __init__(self, folder: str, *, device: str | torch.device = "cpu", batch_size: int = 32) -> None:
         self.tokenizer = load_tokenizer(folder)
         self.model = load_scorer(folder, self.tokenizer).to(device).eval()  # type: ignore[arg-type]
+        self.shared = can_share(self.model)
         join = getattr(self.model.config, JOIN_KEY, None)
         self.encoder = TextEncoder(self.tokenizer, join=join, max_length=window(self.model.config) or 1 << 20)
         self.device = torch.device(device)
@@ -49,11 +50,12 @@ class RewardScorer:
         Returns:
             scores, (N,), float32, on the CPU, in the order of the input.
         """
-        texts = [self.encoder(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        scores = torch.empty(len(texts))
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))  # little padding in each batch
+        trees = [self.encoder.tree(prompt, [answer]) for prompt, answer in zip(prompts, answers, strict=True)]
+        scores = torch.empty(len(trees))
+        order = sorted(range(len(trees)), key=lambda index: len(trees[index]))  # rows of a batch are about equally long
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            input_ids, attention_mask = pad_right([texts[row] for row in rows], int(self.tokenizer.pad_token_id))
-            scores[rows] = score(self.model, input_ids.to(self.device), attention_mask.to(self.device)).cpu()
+            packed = pack([trees[row] for row in rows], pad=int(self.tokenizer.pad_token_id))
+            moved = Packed(*(part.to(self.device) for part in packed))
+            scores[rows] = score(self.model, moved, shared=self.shared).cpu()
         return scores

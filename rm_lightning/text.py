@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rm_lightning.errors import RewardModelError
+from rm_lightning.packing import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,18 +60,25 @@ class TextEncoder:
         return [*ids, self.eos_token_id]
 
     def __call__(self, prompt: Prompt, answer: str) -> list[int]:
-        """Token ids of both, at most `max_length`.
+        """Token ids of both, at most `max_length`; see `tree`."""
+        tree = self.tree(prompt, [answer])
+        return [*tree.prompt, *tree.answers[0]]
+
+    def tree(self, prompt: Prompt, answers: Sequence[str]) -> Tree:
+        """Token ids of a prompt and its answers; the prompt is cut once, so that it fits with the longest of them.
 
         Raises:
-            RewardModelError: the answer alone is too long; an answer is never cut.
+            RewardModelError: an answer alone is too long; an answer is never cut.
         """
-        answer_ids = self.answer(answer, prompt)
-        room = self.max_length - len(answer_ids)
+        encoded = [self.answer(answer, prompt) for answer in answers]
+        longest = max(encoded, key=len)
+        room = self.max_length - len(longest)
         if room < 0:
+            answer = answers[encoded.index(longest)]
             raise RewardModelError(
-                f"an answer of {len(answer_ids)} tokens does not fit into {self.max_length}: it begins {answer[:40]!r}"
+                f"an answer of {len(longest)} tokens does not fit into {self.max_length}: it begins {answer[:40]!r}"
             )
-        return [*self.cut(self.prompt(prompt), room), *answer_ids]
+        return Tree(self.cut(self.prompt(prompt), room), encoded)
 
     def cut(self, prompt_ids: Sequence[int], room: int) -> list[int]:
         """Cut a prompt from the left to at most `room` tokens, keeping its BOS (or CLS) token."""

@@ -19,9 +19,10 @@ from transformers import (
 
 from lsplugin.preferences import Pair, write_pairs
 from rm_lightning.__main__ import main
-from rm_lightning.backbone import load_scorer, load_tokenizer, score
-from rm_lightning.data import PreferenceData, pad_right
+from rm_lightning.backbone import can_share, load_scorer, load_tokenizer, score
+from rm_lightning.data import PreferenceData
 from rm_lightning.errors import RewardModelError
+from rm_lightning.packing import pack, unfold
 from rm_lightning.scorer import RewardScorer
 from rm_lightning.text import JOIN_KEY, TextEncoder, default_join
 
@@ -119,17 +120,22 @@ def test_scores_are_those_of_plain_transformers_for_every_shape(kind: str, tiny_
         )  # fmt: skip
     model.eval()  # type: ignore[no-untyped-call]
     encoder = TextEncoder(tokenizer)
-    texts = [
-        encoder("How was it?", "good"),
-        encoder("And the other day, how was that one?", "It was not good, not at all."),
+    trees = [
+        encoder.tree("How was it?", ["good", "not good at all"]),
+        encoder.tree("And the other day, how was that one?", ["It was not good, not at all.", "It was fine."]),
     ]
-    input_ids, mask = pad_right(texts, int(tokenizer.pad_token_id))
-    with torch.no_grad():
-        ours = score(model, input_ids, mask)
-        assert ours.dtype == torch.float32
-        assert torch.allclose(ours, model(input_ids=input_ids, attention_mask=mask).logits[:, 0], atol=1e-5)
-        for row, text in enumerate(texts):
-            assert torch.allclose(ours[row], model(input_ids=torch.tensor([text])).logits[0, 0], atol=1e-5)
+    packed = pack(trees, pad=int(tokenizer.pad_token_id))
+    input_ids, mask = unfold(packed, pad=int(tokenizer.pad_token_id))
+    texts = [tree.prompt + answer for tree in trees for answer in tree.answers]
+    assert [row[: int(size)].tolist() for row, size in zip(input_ids, mask.sum(1), strict=True)] == texts
+    assert can_share(model) == (kind != "bert")
+    for shared in {False, can_share(model)}:
+        with torch.no_grad():
+            ours = score(model, packed, shared=shared)
+            assert ours.dtype == torch.float32
+            assert torch.allclose(ours, model(input_ids=input_ids, attention_mask=mask).logits[:, 0], atol=1e-5)
+            for row, text in enumerate(texts):
+                assert torch.allclose(ours[row], model(input_ids=torch.tensor([text])).logits[0, 0], atol=1e-5)
 
 
 def test_pad_is_never_eos(tiny_causal: Path) -> None:
@@ -196,9 +202,10 @@ def test_every_pair_is_counted_and_no_prompt_is_on_two_sides(tiny_causal: Path, 
     assert counts["dropped: both answers are identical"] == 1
     assert counts["dropped: an answer is longer than 64 tokens"] == 1
     assert sum(counts.values()) == 92
+    assert data.encoder is not None
+    decode = data.encoder.tokenizer.decode
     decoded = {
-        name: {data.encoder.tokenizer.decode(example.chosen).split("good")[0] for example in examples}  # type: ignore[union-attr]
-        for name, examples in data._examples.items()
+        name: {str(decode(example.tree.prompt)) for example in examples} for name, examples in data._examples.items()
     }
     assert all(
         not decoded[a] & decoded[b] for a, b in [("train", "validation"), ("train", "test"), ("validation", "test")]
