@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,6 +66,7 @@ def progress(
     with client(url, api_key) as connected:
         reader = Reader(connected, connected.find(project))
         if watch:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start it with Ctrl-C ignored
             try:
                 _watch(reader.read, every)
             except KeyboardInterrupt:
