@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -73,10 +73,12 @@ def load_scorer(
             raise RewardModelError(
                 f"{name}: a reward model has exactly 1 label, this is {found}; train one with rm_lightning fit"
             )
-        switches = (
+        switches: dict[str, Any] = (
             {} if dropout else {key: 0.0 for key in vars(config) if key.endswith(("pdrop", "dropout", "dropout_prob"))}
         )
         switches = {key: value for key, value in switches.items() if isinstance(getattr(config, key), float)}
+        if getattr(config, "activation_function", None) == "gelu_new":  # GPT-2's, the same function in one kernel
+            switches["activation_function"] = "gelu_pytorch_tanh"
         model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
             name, num_labels=1, dtype=torch.float32, **switches
         )

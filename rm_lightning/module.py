@@ -97,9 +97,9 @@ class RewardModel(L.LightningModule):
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of shapes
         """AdamW with warm-up and linear decay over the steps there really are."""
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
-        )
+        fused = self.trainer.precision != "16-mixed"  # there the scaler and the clipping want to see the gradients
+        rate, decay = self.hparams["learning_rate"], self.hparams["weight_decay"]
+        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = max(1.0, self.hparams["warmup"] * steps)
 
