@@ -13,7 +13,7 @@ from lsplugin import console
 from lsplugin.cli_dataset import dataset_app
 from lsplugin.cli_gallery import gallery_app
 from lsplugin.cli_options import ApiKey, ProjectName, Url, client
-from lsplugin.cli_pairs import config_beside, pairs
+from lsplugin.cli_pairs import config_beside, formats, pairs
 from lsplugin.cli_preview import preview
 from lsplugin.cli_project import doctor, invite, progress, tabs
 from lsplugin.cli_push import create, push
@@ -47,6 +47,7 @@ app.command(epilog="Example: lsplugin push 7 dataset.json --mirror 5% --gold kno
 app.command(epilog="Example: lsplugin pairs export.json --aggregate bradley-terry --split 0.9,0.1 -o pairs.jsonl")(
     pairs
 )
+app.command(epilog="Example: lsplugin formats")(formats)
 app.command(epilog="Example: lsplugin report export.json -o report.html")(report)
 app.command(epilog='Example: lsplugin triage export.json --top 50 --create "To decide"')(triage)
 app.add_typer(dataset_app, name="dataset")

@@ -55,9 +55,7 @@ def pairs(
         typer.Option("--split", help="Shares, such as 0.9,0.1: a file each, no prompt in two.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another seed splits anew.")] = 0,
-    form: Annotated[
-        str, typer.Option("--format", help="For which trainer; `--format help` lists them with their documentation.")
-    ] = "pairs",
+    form: Annotated[str, typer.Option("--format", help="For which trainer: see `lsplugin formats`.")] = "pairs",
     sft: Annotated[
         Path | None,
         typer.Option(
@@ -85,10 +83,6 @@ def pairs(
     from lsplugin.judged import Accounting
     from lsplugin.pairs import aggregated_pairs, pairs_from_export
 
-    if form == "help":
-        for known in FORMATS.values():
-            typer.echo(f"{known.name:20}{known.title}\n{'':20}{known.source}")
-        return
     if form not in FORMATS:
         raise LspluginError(f"--format {form}: expected one of {', '.join(FORMATS)}")
     if aggregate not in METHODS:
@@ -121,6 +115,14 @@ def pairs(
     for path, count in written.items():
         what = "pairs" if form == "pairs" else f"rows for {FORMATS[form].title}"
         console.say(f"wrote {path}: {count} {what}")
+
+
+def formats() -> None:
+    """List the trainers for which `lsplugin pairs --format` writes, each with the page that names its fields."""
+    from lsplugin.formats import FORMATS
+
+    for known in FORMATS.values():
+        typer.echo(f"{known.name:20}{known.title}\n{'':20}{known.source}")
 
 
 def interface_of(export: Path, config: Path | None) -> Interface | None:

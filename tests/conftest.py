@@ -35,10 +35,16 @@ settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares the server or the browser in one process; the rest may run beside it (`pytest -n 2 --dist loadgroup`)."""
+    """Keep what shares the browser in one process, and what shares only the server in one, maybe another.
+
+    `pytest -n 2 --dist loadgroup` then starts two servers at most, and deals all other tests to whoever is free.
+    """
     for item in items:
-        if {"server", "browser"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("server"))
+        fixtures = set(getattr(item, "fixturenames", ()))
+        for group in ("browser", "server"):
+            if group in fixtures:
+                item.add_marker(pytest.mark.xdist_group(group))
+                break
 
 
 @dataclass(frozen=True)

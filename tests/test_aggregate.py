@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from lsplugin.aggregate import METHODS, annotators, bradley_terry, fit_scores, majority, probabilities
+from lsplugin.formats import FORMATS
 from lsplugin.interface import Interface
 from lsplugin.judged import Accounting, read_judged
 from lsplugin.pairs import aggregated_pairs
@@ -210,6 +211,11 @@ class TestTheCommand:
         assert "one of none, majority" in complaint(["lsplugin", "pairs", "e.json", "--aggregate", "mean"])
         assert "expected one of pairs, trl" in complaint(["lsplugin", "pairs", "e.json", "--format", "x"])
         assert not list(tmp_path.glob("pairs*"))
+
+    def test_formats_are_listed_with_their_sources(self) -> None:
+        listed = run_cli(["lsplugin", "formats"]).stdout.splitlines()
+        assert [line.split()[0] for line in listed[::2]] == list(FORMATS)
+        assert all(line.strip().startswith("https://") for line in listed[1::2])
 
     def test_rewrites(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """An edited answer is better than what it was made from; an unedited copy says nothing."""
