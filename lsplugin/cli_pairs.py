@@ -127,11 +127,11 @@ def formats() -> None:
 
 def interface_of(export: Path, config: Path | None) -> Interface | None:
     """Read the names of fields and controls from a config: the one given, or the one that `lsplugin pull` put there."""
-    from lsplugin.files import read_text
+    from lsplugin.files import is_there, read_text
     from lsplugin.interface import Interface
 
     beside = config_beside(export)
-    if config is None and not beside.is_file():
+    if config is None and not is_there(str(beside)):
         return None
     return Interface.from_config(read_text(config or beside))
 

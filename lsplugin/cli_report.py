@@ -95,7 +95,7 @@ def triage(
     """List the tasks that annotators dispute most, and make a dataset of them, or a project for somebody who decides."""
     from lsplugin.errors import LspluginError
     from lsplugin.export import read_export
-    from lsplugin.files import write_json
+    from lsplugin.files import is_there, write_json
     from lsplugin.triage import disputed, rows
 
     interface = interface_of(export, config)
@@ -116,7 +116,7 @@ def triage(
         from lsplugin.cli_push import create as create_project
 
         beside = config_beside(export)
-        known = config or (beside if beside.is_file() else None)
+        known = config or (beside if is_there(str(beside)) else None)
         create_project(title=create, config=known, tasks=output, url=url, api_key=api_key)
 
 

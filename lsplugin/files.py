@@ -215,7 +215,16 @@ def as_path(path: PathLike) -> Path:
     from upath import UPath
 
     with _reachable(path):
-        return UPath(str(path))  # type: ignore[return-value]
+        found: Any = UPath(str(path))
+        _ = found.fs  # the package that reads such addresses is there, or it is said now
+        return found  # type: ignore[no-any-return]
+
+
+def is_there(path: PathLike) -> bool:
+    """Say whether a file exists, here or elsewhere."""
+    found = as_path(path)
+    with _reachable(path):
+        return found.is_file()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import importlib.util
 import json
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -92,6 +93,8 @@ def test_what_cannot_be_reached_is_one_line(web: str) -> None:
     assert "nothing.json: no such file" in complaint(["lsplugin", "pairs", f"{web}/nothing.json"])
     nowhere = f"http://127.0.0.1:{unused_port()}/export.json"
     assert f"{nowhere}: no such file, or nobody answers there" in complaint(["lsplugin", "pairs", nowhere])
+    if importlib.util.find_spec("s3fs") is None:  # each kind of store has a package of its own
+        assert "s3://b/x.json: Install s3fs" in complaint(["lsplugin", "pairs", "s3://b/x.json"])
     assert "nosuch://b/x.json" in complaint(["lsplugin", "pairs", "nosuch://b/x.json"])
     with pytest.raises(LspluginError, match="cannot be reached"):
         write_json(f"{web}/a.json", 1)
