@@ -94,7 +94,7 @@ class Judged:
         author = self.annotation.get("completed_by")
         if isinstance(author, dict):
             author = author.get("id", author.get("email"))
-        return "" if author is None else str(author)
+        return "" if author is None else _name(author)
 
     @property
     def task_meta(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Judged:
         """Who wrote the answer at a place, where the dataset told."""
         models = self.task_meta.get("models")
         found = models.get(self.names[place]) if isinstance(models, dict) else None
-        return None if found is None else str(found)
+        return None if found is None else _name(found)
 
 
 def read_judged(
@@ -140,13 +140,40 @@ def read_judged(
         for annotation in annotations:
             accounting.annotations += 1
             try:
+                _check_shape(annotation, f"task {task.get('id')}")
                 yield _judged(task, annotation, interface)
             except Dropped as reason:
                 yield Judged(task, annotation, "", (), (), None, str(reason))
             except LspluginError as error:
                 if not skip_bad:
                     raise LspluginError(f"{error} (--skip-bad counts it and goes on)") from None
-                yield Judged(task, annotation, "", (), (), None, NOT_UNDERSTOOD)
+                known = annotation | {"result": []} if isinstance(annotation, dict) else {}
+                yield Judged(task, known, "", (), (), None, NOT_UNDERSTOOD)
+
+
+def _name(found: object) -> str:
+    """Give a name that tables can hold: half a character, which they cannot, is written as JSON does."""
+    return str(found).encode("utf-8", "backslashreplace").decode()
+
+
+def _check_shape(annotation: object, where: str) -> None:
+    """Refuse what no version of Label Studio exports, so that everything after this may rely on the shape.
+
+    Raises:
+        LspluginError: an annotation that is no object, results that are no list of objects, values that are none.
+    """
+    if not isinstance(annotation, dict):
+        raise LspluginError(f"{where}: expected an annotation to be an object, found {kind(annotation)}")
+    results = annotation.get("result")
+    if results is not None and not (isinstance(results, list) and all(isinstance(part, dict) for part in results)):
+        raise LspluginError(f"{where}: expected `result` to be a list of objects, found {kind(results)}")
+    for result in results or []:
+        value = result.get("value", {})
+        if not isinstance(value, dict):
+            raise LspluginError(f"{where}: expected a result's `value` to be an object, found {kind(value)}")
+        choices = value.get("choices", [])
+        if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+            raise LspluginError(f"{where}: expected `choices` to be a list of texts, found {kind(choices)}")
 
 
 def _judged(task: dict[str, Any], annotation: dict[str, Any], interface: Interface) -> Judged:
@@ -166,7 +193,8 @@ def _judged(task: dict[str, Any], annotation: dict[str, Any], interface: Interfa
 
 def _names(task: dict[str, Any], interface: Interface, count: int) -> tuple[str, ...]:
     """Tell what the dataset calls the answer in each box."""
-    order = (task.get("meta") or {}).get(ORDER)
+    meta = task.get("meta")
+    order = meta.get(ORDER) if isinstance(meta, dict) else None
     items = task["data"].get(interface.items)
     if not isinstance(order, list) and isinstance(items, list):
         order = [item.get("id") for item in items if isinstance(item, dict)]

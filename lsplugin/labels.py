@@ -86,6 +86,7 @@ def _annotation(judged: Judged) -> tuple[Any, ...]:
     said = notes(judged)
     criteria = {name: _follows(judged, place) for name, place in said.get("criteria", {}).items()}
     seconds, created = made.get("lead_time"), made.get("created_at")
+    created = created if isinstance(created, str) and created.isascii() else None
     return (
         judged.annotator,
         judged.task.get("id"),
@@ -106,12 +107,13 @@ def _follows(judged: Judged, place: int | None) -> int:
 
 
 def _vote(judged: Judged, first: int, second: int, choice: int) -> tuple[Any, ...]:
+    prelabel = judged.task_meta.get(PRELABEL)
     lengths = len(judged.texts[first]) - len(judged.texts[second])
     return (
         choice * ((lengths > 0) - (lengths < 0)),
         _agrees(judged, judged.task_meta.get(GOLD), first, second, choice),
         _agrees(judged, judged.task_meta.get(PRELABEL), first, second, choice),
-        (judged.task_meta.get(PRELABEL) or {}).get("shown"),
+        prelabel.get("shown") if isinstance(prelabel, dict) else None,
         judged.model(first),
         judged.model(second),
         judged.task.get("id"),
@@ -123,4 +125,4 @@ def _agrees(judged: Judged, said: Any, first: int, second: int, choice: int) -> 
     """Say whether a choice is what the meta holds for better; None where it holds nothing of these two."""
     answer = said.get("answer") if isinstance(said, dict) else None
     known = {judged.names[first]: 1, judged.names[second]: -1, "tie": 0}
-    return None if answer not in known else known[answer] == choice
+    return known[answer] == choice if isinstance(answer, str) and answer in known else None

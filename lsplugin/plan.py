@@ -140,7 +140,8 @@ def _twos(rows: Sequence[Task], fields: list[str], plan: Plan) -> list[Task]:
             twos = sorted(twos, key=lambda two: draw(plan.seed, f"pairs {content}", two))[:count]
         for two in twos:
             shown = _shown(row.data, dict(zip(fields, two, strict=True)))
-            made.append(Task(rest | shown, row.meta | {ORDER: list(two)}, row.row))
+            meta = {name: value for name, value in row.meta.items() if name != KEY}  # each two is a task of its own
+            made.append(Task(rest | shown, meta | {ORDER: list(two)}, row.row))
     return made
 
 

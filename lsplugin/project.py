@@ -387,6 +387,13 @@ def prepared(tasks: Sequence[Task], config: str, *, path: PathLike) -> list[Task
     root = etree.fromstring(config.encode(), etree.XMLParser(resolve_entities=False, no_network=True))
     made = [replace(task, data=prepare(task.data, root, order=task.meta.get(ORDER) or ())) for task in tasks]
     check_tasks(made, root, path=path)
+    first: dict[str, int] = {}
+    for task in made:
+        if task.key is not None and first.setdefault(task.key, task.row) != task.row:
+            raise LspluginError(
+                f"{path}: rows {first[task.key]} and {task.row} have the same `key` in their meta ({task.key}), so one of them "
+                "would be taken for the other: give each a key of its own, or none"
+            )
     return made
 
 

@@ -67,15 +67,15 @@ def disputed(
     split = np.where(differ, 1 - np.abs(first - second) / (total + 2), 0.0)
     wanted = {int(number) for number in np.lexsort((-total, -split))[:top] if split[number] > 0}
     found: dict[int, Disputed] = {}
-    taken: set[Any] = set()
+    taken: set[str] = set()
     for judged in read_judged(read(), Accounting(), interface, skip_bad=skip_bad):
         for one, other, number in votes.items_of(judged):
             task = judged.task.get("id")
-            if number in wanted and number not in found and task not in taken:
+            if number in wanted and number not in found and repr(task) not in taken:
                 names = judged.names[one], judged.names[other], "tie"
                 counts = dict(zip(names, map(int, (first[number], second[number], level[number])), strict=True))
                 found[number] = Disputed(task, float(split[number]), counts, _row(judged.task, judged.names, interface))
-                taken.add(task)
+                taken.add(repr(task))
     return sorted(found.values(), key=lambda case: (-case.dispute, -sum(case.votes.values())))
 
 
@@ -93,7 +93,8 @@ def _row(task: dict[str, Any], names: Sequence[str], interface: Interface) -> Ro
     texts = {name: data[field] for field, name in zip(fields, names, strict=False) if field in data}
     derived = {interface.items, *fields, *(field + MARKDOWN_SUFFIX for field in fields)}
     rest = {name: value for name, value in data.items() if name not in derived}
-    meta = {name: value for name, value in (task.get("meta") or {}).items() if name not in _LEFT_BEHIND}
+    found = task.get("meta")
+    meta = {name: value for name, value in found.items() if name not in _LEFT_BEHIND} if isinstance(found, dict) else {}
     if set(names) != set(fields):  # two of more answers: they keep their names in the meta
         meta[ORDER] = sorted(names)
     own = {field: texts[name] for field, name in zip(fields, sorted(names), strict=False) if name in texts}

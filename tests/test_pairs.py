@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +14,13 @@ from lsplugin.errors import LspluginError
 from lsplugin.export import read_export
 from lsplugin.interface import Interface
 from lsplugin.judged import Accounting
-from lsplugin.pairs import pairs_from_export
+from lsplugin.labels import read_labels
+from lsplugin.pairs import aggregated_pairs, pairs_from_export
+from lsplugin.triage import disputed
 from tests.helpers import GOOD_CONFIG, pairwise_result, write_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 DATA = {"prompt": "p", "answer1": "one", "answer2": "two"}
@@ -361,3 +366,53 @@ def test_how_a_ranking_was_shuffled_changes_nothing(results: list[dict[str, Any]
     made = [convert(task(annotation(only), data=data), skip_bad=True)[0] for data in (RANKED, other)]
     pairs = [{(pair.chosen, pair.rejected) for pair in found} for found in made]
     assert pairs[0] == pairs[1]
+
+
+WHOLE = task(
+    annotation(
+        [
+            *pairwise_result("left"),
+            verdict("a", name="criterion-x"),
+            verdict("r", name="reasons"),
+            {"from_name": "rewrite_answer1", "type": "textarea", "value": {"text": ["n"]}},
+        ],
+        lead_time=3.0,
+        created_at="2026-01-01T00:00:00Z",
+    ),
+    meta={
+        "order": ["answer1", "answer2"],
+        "models": {"answer1": "m"},
+        "prelabel": {"shown": True, "answer": "answer1"},
+    },
+)
+JUNK = [None, 0, -1, 1.5, True, "", "x", [], {}, [1], {"a": 1}, [None], ["x"], [["x"]], "\ud83d"]
+
+
+READERS: list[Callable[[list[Any], bool], object]] = [
+    lambda tasks, skip: list(pairs_from_export(tasks, Accounting(), skip_bad=skip)),
+    lambda tasks, skip: list(aggregated_pairs(lambda: tasks, Accounting(), "majority", skip_bad=skip)),
+    lambda tasks, skip: disputed(lambda: tasks, top=5, skip_bad=skip),
+    lambda tasks, skip: read_labels(tasks, skip_bad=skip),
+]
+
+
+def places(value: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a value of JSON."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, part in inside for found in places(part, (*path, key)))]
+
+
+@pytest.mark.parametrize("place", places(WHOLE)[1:], ids=lambda place: ".".join(map(str, place)))
+def test_whatever_stands_anywhere_is_one_line_or_is_read(place: tuple[Any, ...]) -> None:
+    for junk in JUNK:
+        broken = copy.deepcopy(WHOLE)
+        inside: Any = broken
+        for key in place[:-1]:
+            inside = inside[key]
+        inside[place[-1]] = junk
+        if not isinstance(broken["data"], dict):
+            continue  # the reader of exports refuses it
+        for skip_bad in (True, False):
+            for read in READERS:
+                with contextlib.suppress(LspluginError):
+                    read([broken, WHOLE], skip_bad)

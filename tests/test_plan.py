@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -250,3 +251,16 @@ def test_csv_datasets(tmp_path: Path) -> None:
 def test_the_interface_of_a_config_finds_what_was_planned() -> None:
     (task,) = planned(rows(1), TWO, Plan())
     assert Interface.from_config(render()).fields_of(task.data) == ("answer1", "answer2")
+
+
+def test_rows_that_bring_the_same_key_are_refused_not_lost() -> None:
+    from lsplugin.project import prepared
+
+    mine = [replace(row, meta={"key": "mine"}) for row in rows(3)]
+    with pytest.raises(LspluginError, match=r"d.json: rows 1 and 2 have the same `key` in their meta \(mine\)"):
+        prepared(planned(mine, TWO, Plan()), render(), path="d.json")
+    own = [replace(row, meta={"key": f"mine {row.row}"}) for row in rows(3)]
+    made = prepared(planned(own, TWO, Plan()), render(), path="d.json")
+    assert [task.key for task in made] == ["mine 1", "mine 2", "mine 3"]
+    four = [replace(row, meta={"key": "mine"}) for row in rows(1, answers=4)]
+    assert len(prepared(planned(four, TWO, Plan(pairs="all")), render(), path="d.json")) == 6
