@@ -1,125 +1,160 @@
-"""`python -m rm_lightning fit|validate|test`: a LightningCLI that exports a plain Hugging Face folder."""
+"""`python -m rm_lightning fit|validate|test|predict`: a LightningCLI that exports a plain Hugging Face folder."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lsplugin import console
-from lsplugin.files import atomic_folder, check_replaceable, write_json
-from lsplugin.preferences import write_pairs
+from lsplugin.files import check_replaceable
+from rm_lightning.callbacks import Best, History, Latest, PredictionFile
 from rm_lightning.data import PreferenceData
 from rm_lightning.defaults import default_backbone, default_pairs
+from rm_lightning.errors import RewardModelError
+from rm_lightning.finish import MARKER, finish
+from rm_lightning.report import read_ceiling
 from rm_lightning.module import LEARNING_RATE, RewardModel
 from rm_lightning.quiet import quiet
-from rm_lightning.statistics import wilson_interval
+from rm_lightning.resume import begin, end, logs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-MARKER = "metrics.json"
-"""The file that says a folder is an earlier export, which may be replaced."""
-
+    from collections.abc import Sequence
 
 DEMO_LEARNING_RATE = 5e-4
 """What the demo world's tiny model takes; used when no backbone and no other rate is named."""
 
+KEPT = ("fit", "validate", "test", "predict")
+
 
 class RewardCLI(LightningCLI):
-    """Adds `--output`, a precision that fits the device, and the export after `fit`."""
+    """Adds `--output`, a precision that fits the device, going on after a crash, and the export after `fit`."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add our own options beside Lightning's."""
-        parser.add_argument("--output", type=Path, default=Path("runs/rm"), help="Folder of the finished reward model.")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_argument(
+            "--output",
+            type=Path,
+            default=Path("runs/rm"),
+            help="Folder of the finished reward model; for predict, a .jsonl file.",
+        )
+        parser.add_argument(
+            "--ceiling", type=Path | None, help="report.json of `lsplugin report`: what people's agreement allows."
+        )
+        parser.add_argument("--wandb", type=str | None, help="Weights & Biases project to log to, too.")
+        parser.add_argument(
+            "--fresh", type=bool, default=False, help="Begin anew, even if an interrupted run could go on."
+        )
+        parser.add_lightning_class_args(Best, "best")
+        parser.add_lightning_class_args(Latest, "latest")
         parser.set_defaults(
             {
                 "trainer.max_epochs": 3,
                 "trainer.gradient_clip_val": 1.0,
                 "trainer.num_sanity_val_steps": 0,
                 "trainer.enable_model_summary": False,
-                "checkpoint.monitor": "val/log_loss",
+                "trainer.log_every_n_steps": 10,
+                "best.monitor": "val/log_loss",
+                "best.filename": "best",
+                "best.enable_version_counter": False,
+                "best.save_weights_only": True,
+                "latest.filename": "latest",
+                "latest.enable_version_counter": False,
+                "latest.train_time_interval": "00:10:00",
             }
         )
         parser.link_arguments("model.backbone", "data.backbone")
         parser.link_arguments("model.join", "data.join")
-        parser.link_arguments(
-            "output", "checkpoint.dirpath", compute_fn=lambda output: str(logs(output) / "checkpoints")
-        )
+        for name in ("best", "latest"):
+            parser.link_arguments(
+                "output", f"{name}.dirpath", compute_fn=lambda output: str(logs(output) / "checkpoints")
+            )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Keep those of the Trainer's commands that this module serves."""
-        kept = ("fit", "validate", "test")
-        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in kept}
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in KEPT}
 
     def before_instantiate_classes(self) -> None:
-        """Say which default is used; choose a precision that fits the device and a place for the logs."""
+        """Say which default is used; choose a precision that fits the device and a place for the logs; go on where a run broke off."""
         config = self.config[self.subcommand]
-        if self.subcommand == "fit":
-            check_replaceable(config.output, marker=MARKER)
-        if config.model.backbone is None:
-            console.say(
-                "no --model.backbone given: the demo world's base model is used, with a learning rate that fits it"
-            )
-            if config.model.learning_rate == LEARNING_RATE:
-                config.model.learning_rate = DEMO_LEARNING_RATE
-            with console.progress("making the demo world's base model (about a minute, once)"):
-                default_backbone()
-        if config.data.pairs is None:
-            console.say("no --data.pairs given: the demo world's pairs, labelled by simulated annotators, are used")
-            with console.progress("making the demo world's pairs (once)"):
-                default_pairs(config.data.seed)
+        _defaults(config)
         if config.trainer.precision is None:  # bf16 autocast is slower than float32 on CPUs
             config.trainer.precision = "bf16-mixed" if _on_gpu(config.trainer.accelerator) else "32-true"
-        if config.trainer.logger is None:
-            config.trainer.logger = _namespace(
-                class_path="lightning.pytorch.loggers.CSVLogger",
-                init_args=_namespace(save_dir=str(logs(config.output)), name="", version=""),
-            )
+        if self.subcommand == "fit":
+            check_replaceable(config.output, marker=MARKER)
+            if config.ceiling is not None:
+                read_ceiling(config.ceiling)
+            if config.data.validation_pairs is None and not config.data.validation:
+                config.best.monitor = None
+            _loggers(config)
+            begin(config)
+        elif config.trainer.logger is None:
+            config.trainer.logger = False
+
+    def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401 - Lightning's own signature
+        """Add the history, or the file of predictions."""
+        config = self.config[self.subcommand]
+        extra = [History()] if self.subcommand == "fit" else []
+        more = [PredictionFile(_predictions(config.output))] if self.subcommand == "predict" else []
+        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), *extra, *more]
+        return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
-        """Load the best checkpoint, test it on prompts that chose nothing, and export it."""
-        trainer, data = self.trainer, self.datamodule
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Test the best checkpoint on prompts that chose nothing, and export it."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        checkpoint = trainer.checkpoint_callback
-        assert isinstance(checkpoint, ModelCheckpoint)
-        (result,) = trainer.test(
-            self.model, datamodule=data, ckpt_path=checkpoint.best_model_path, verbose=False, weights_only=True
-        )
-        if not trainer.is_global_zero:
-            return
-        output: Path = self.config[self.subcommand].output
-        metrics = summary(result, data)
-        with atomic_folder(output, marker=MARKER) as folder:
-            self.model.export(folder)
-            write_json(folder / MARKER, metrics)
-            write_pairs(folder / "test_pairs.jsonl", data.test_pairs)
-        low, high = metrics["accuracy_interval"]
-        console.say(
-            f"held-out accuracy {metrics['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f}, {data.counts['test']} pairs of "
-            f"unseen prompts; always the longer answer: {metrics['length_floor']:.3f})"
-        )
-        console.say(f"wrote {output}")
+        config = self.config[self.subcommand]
+        finish(self.trainer, self.datamodule, config.output, ceiling=config.ceiling)
+        end(config)
+
+    def after_predict(self) -> None:
+        """Say where the predictions are."""
+        (writer,) = (callback for callback in self.trainer.callbacks if isinstance(callback, PredictionFile))  # type: ignore[attr-defined]
+        console.say(f"wrote {writer.path}: {writer.written} comparisons scored")
 
 
-def summary(result: Mapping[str, float], data: PreferenceData) -> dict[str, Any]:
-    """Collect what is known about a finished model: test metrics with an interval, and where every pair went."""
-    metrics = {name.removeprefix("test/"): value for name, value in result.items()}
-    count = data.counts["test"]
-    interval = wilson_interval(metrics["accuracy"] * count, count)
-    return {**metrics, "accuracy_interval": list(interval), "counts": dict(data.counts), "seed": data.seed}
+def _defaults(config: Namespace) -> None:
+    if config.model.backbone is None:
+        console.say("no --model.backbone given: the demo world's base model is used, with a learning rate that fits it")
+        if config.model.learning_rate == LEARNING_RATE:
+            config.model.learning_rate = DEMO_LEARNING_RATE
+        with console.progress("making the demo world's base model (about a minute, once)"):
+            default_backbone()
+    if not any((config.data.pairs, config.data.validation_pairs, config.data.test_pairs)):
+        console.say("no --data.pairs given: the demo world's pairs, labelled by simulated annotators, are used")
+        with console.progress("making the demo world's pairs (once)"):
+            default_pairs(config.data.seed)
 
 
-def logs(output: Path) -> Path:
-    """Where logs and checkpoints of an output lie: beside it, so that the output holds the finished model alone."""
-    return output.with_name(output.name + "-logs")
+def _loggers(config: Namespace) -> None:
+    """TensorBoard and CSV where nothing else is asked for; Weights & Biases beside them."""
+    if config.trainer.logger is None:
+        config.trainer.logger = [
+            _logger(name, save_dir=str(logs(config.output)), name=kind)
+            for name, kind in (("CSVLogger", "csv"), ("TensorBoardLogger", "tensorboard"))
+        ]
+    if config.wandb is not None:
+        if find_spec("wandb") is None:
+            raise RewardModelError("--wandb needs the package wandb: pip install 'label-studio-rlhf[wandb]'")
+        chosen = config.trainer.logger
+        given = chosen if isinstance(chosen, list) else [chosen] if isinstance(chosen, Namespace) else []
+        config.trainer.logger = [
+            *given,
+            _logger("WandbLogger", project=config.wandb, save_dir=str(logs(config.output))),
+        ]
+
+
+def _logger(kind: str, **values: object) -> Namespace:
+    return _namespace(class_path=f"lightning.pytorch.loggers.{kind}", init_args=_namespace(**values))
+
+
+def _predictions(output: Path) -> Path:
+    return output if output.suffix == ".jsonl" else output / "predictions.jsonl"
 
 
 def _on_gpu(accelerator: str) -> bool:

@@ -1,180 +1,310 @@
-"""Pairs as a LightningDataModule: split by prompt, tokenised once, batched with both answers of a pair together."""
+"""Preferences as a LightningDataModule: read from any file, tokenised once, split by prompt, batched with prompts shared."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path  # noqa: TC003 - LightningCLI reads the annotation
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import lightning as L
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
-from lsplugin.preferences import read_pairs, split_by_prompt
+from lsplugin import console
 from rm_lightning.backbone import load_config, load_tokenizer, window
+from rm_lightning.batches import Batches, Dealt, Share, Size
 from rm_lightning.defaults import default_backbone, default_pairs
 from rm_lightning.errors import RewardModelError
-from rm_lightning.packing import Packed, Tree, pack
+from rm_lightning.packing import Packed, pack
+from rm_lightning.sources import files_of, read_preferences
+from rm_lightning.store import Store, open_store
 from rm_lightning.text import TextEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    import numpy.typing as npt
     from torch import Tensor
 
     from lsplugin.preferences import Pair
 
-
-class Example(NamedTuple):
-    """One pair as token ids."""
-
-    tree: Tree
-    margin: float
-    probability: float
-    weight: float
+PARTS = ("train", "validation", "test")
+PADDING = -1
+"""The row of a comparison that only fills up a batch."""
 
 
 class Batch(NamedTuple):
-    """B pairs, each a prompt with two answers, the chosen one first.
+    """N answers behind their prompts, and C comparisons of them.
 
     | field | shape | |
     |---|---|---|
-    | texts | N = 2B | see `rm_lightning.packing.Packed`; scores of it are (2B,), chosen and rejected in turn |
-    | margin | (B,) | by how much chosen should win |
-    | probability | (B,) | that chosen is better |
-    | weight | (B,) | how much the pair counts |
-    | chosen_longer | (B,) | 1 where chosen has more tokens, 0.5 where both have as many |
+    | texts | N | see `rm_lightning.packing.Packed` |
+    | better | (C,) | which answer won |
+    | worse | (C,) | which answer lost |
+    | probability | (C,) | that `better` is the better one; one half is a tie |
+    | margin | (C,) | by how much it should win; NaN where nobody was asked |
+    | weight | (C,) | how much the comparison counts |
+    | longer | (C,) | tokens of `better` minus tokens of `worse` |
+    | prompt | (C,) | a hash of the prompt, int64 |
+    | row | (C,) | which comparison of the data it is; `PADDING` where it must not count |
     """
 
     texts: Packed
-    margin: Tensor
+    better: Tensor
+    worse: Tensor
     probability: Tensor
+    margin: Tensor
     weight: Tensor
-    chosen_longer: Tensor
+    longer: Tensor
+    prompt: Tensor
+    row: Tensor
+
+
+class Part(NamedTuple):
+    """Examples of one store: their places."""
+
+    store: Store
+    places: npt.NDArray[np.int64]
 
 
 class PreferenceData(L.LightningDataModule):
-    """Reads pairs.jsonl and holds out whole prompts for validation and for the test.
+    """Reads preferences and holds out whole prompts for validation and for the test.
 
     Args:
-        pairs: one preference a line; None takes the demo world's pairs, labelled by its simulated annotators.
+        pairs: one file or several: pairs.jsonl, TRL's or HH's rows, a Label Studio export, .arrow, .parquet or a folder of those;
+            None takes the demo world's pairs, labelled by its simulated annotators.
+        validation_pairs: files to choose the best checkpoint on, instead of a share of `pairs`.
+        test_pairs: files to report accuracy on, instead of a share of `pairs`.
         backbone: whose tokenizer and window count; the demo world's base model when None.
         join: what stands between a plain prompt and its answer; found out from the tokenizer when None.
-        batch_size: pairs in a step; each is two texts.
-        max_length: most tokens of prompt and answer; prompts are cut from the left, pairs with a longer answer are dropped
+        batch_size: comparisons in a step of one process.
+        tokens_per_batch: about how many tokens a step of one process has, instead of `batch_size`; a shared prompt counts once.
+        max_length: most tokens of prompt and answer; prompts are cut from the left, comparisons with a longer answer are dropped
             and counted.
-        validation: share of the prompts on which the best checkpoint is chosen.
+        validation: share of the prompts on which the best checkpoint is chosen; 0 keeps the last one.
         test: share of the prompts on which nothing is chosen and accuracy is reported.
+        balance: with `prompts`, the comparisons of one ranking share one weight, so that no prompt counts twice (Ouyang et al. 2022,
+            arXiv 2203.02155, section 3.5); with `pairs`, each counts.
         seed: of the split and of the order.
+        cache: folder of the tokens, which are made once; in the user's cache when None.
     """
 
     def __init__(
         self,
-        pairs: Path | None = None,
+        pairs: list[str] | str | None = None,
+        validation_pairs: list[str] | str | None = None,
+        test_pairs: list[str] | str | None = None,
         backbone: str | None = None,
         join: str | None = None,
         batch_size: int = 16,
+        tokens_per_batch: int | None = None,
         max_length: int = 1024,
         validation: float = 0.1,
         test: float = 0.1,
+        balance: str = "prompts",
         seed: int = 0,
+        cache: Path | None = None,
     ) -> None:
         super().__init__()
-        if validation <= 0 or test <= 0 or validation + test >= 1:
-            raise RewardModelError(
-                f"--data.validation {validation} and --data.test {test}: both must be above 0, and together below 1"
-            )
-        self.path = pairs
+        _check(batch_size, tokens_per_batch, max_length, validation, test, balance)
+        self.named = {"train": pairs, "validation": validation_pairs, "test": test_pairs}
         self.backbone = backbone
         self.join = join
-        self.batch_size = batch_size
+        self.size = Size(batch_size, tokens_per_batch)
         self.max_length = max_length
-        self.shares = (validation, test)
+        self.shares = {
+            "validation": 0.0 if validation_pairs is not None else validation,
+            "test": 0.0 if test_pairs is not None else test,
+        }
+        self.balanced = balance == "prompts"
         self.seed = seed
-        self.encoder: TextEncoder | None = None
+        self.cache = cache
         self.counts: Counter[str] = Counter()
-        self.test_pairs: list[Pair] = []
-        self._examples: dict[str, list[Example]] = {}
+        self.notes: Counter[str] = Counter()
+        self.files: dict[str, list[str]] = {}
+        self._encoder: TextEncoder | None = None
+        self._opened: dict[str, Store] = {}
+        self._parts: dict[str, Part] = {}
 
-    def setup(self, stage: str) -> None:  # noqa: ARG002 - every stage needs the same split
-        """Read, split and tokenise; `counts` then says where every pair went."""
-        if self._examples:
+    @property
+    def encoder(self) -> TextEncoder:
+        """What makes tokens of texts."""
+        if self._encoder is None:
+            name = self.backbone or default_backbone()
+            longest = min(self.max_length, window(load_config(name)) or self.max_length)
+            self._encoder = TextEncoder(load_tokenizer(name), join=self.join, max_length=longest)
+        return self._encoder
+
+    def prepare_data(self) -> None:
+        """Make the tokens, in one process of each machine."""
+        self._stores()
+
+    def setup(self, stage: str) -> None:
+        """Open the tokens and split them; `counts` then says where every preference went."""
+        if self._parts:
             return
-        name = self.backbone or default_backbone()
-        longest = min(self.max_length, window(load_config(name)) or self.max_length)
-        self.encoder = TextEncoder(load_tokenizer(name), join=self.join, max_length=longest)
-        path = self.path or default_pairs(self.seed)
-        pairs = list(read_pairs(path))
-        usable = [pair for pair in pairs if not self._drop(pair)]
-        self.counts["pairs"] = len(pairs)
-        for part, rows in self._split(usable).items():
-            if not rows:
-                raise RewardModelError(
-                    f"{path}: no pairs are left for {part} ({len(usable)} of {len(pairs)} are usable); more prompts are needed"
-                )
-            self._examples[part] = [self._encode(pair) for pair in rows]
-            self.counts[part] = len(rows)
-            if part == "test":
-                self.test_pairs = rows
+        stores = self._stores()
+        self.notes = sum((store.notes for store in stores.values()), Counter())
+        self.counts = Counter(pairs=sum(store.counts["read"] for store in stores.values()))
+        for store in stores.values():
+            self.counts.update({reason: n for reason, n in store.counts.items() if reason != "read" and n})
+        self._parts = {name: Part(stores[name], np.arange(len(stores[name]))) for name in PARTS if name in stores}
+        if "train" in stores:
+            self._split(stores["train"])
+        for name, (store, places) in self._parts.items():
+            self.counts[name] = int(store.comparisons[places].sum())
+        self._check_parts(stage)
 
-    def _split(self, pairs: list[Pair]) -> dict[str, list[Pair]]:
-        validation, test = self.shares
-        rest, tested = split_by_prompt(pairs, [pair.prompt for pair in pairs], held_out=test, seed=self.seed)
-        train, validated = split_by_prompt(
-            rest, [pair.prompt for pair in rest], held_out=validation / (1 - test), seed=self.seed + 1
-        )
-        return {"train": train, "validation": validated, "test": tested}
-
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Batches[Batch]:
         """Batches in a new seeded order every epoch."""
-        return self._loader("train", shuffle=True)
+        return self._batches("train", seed=self.seed)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Batches[Batch] | list[Batch]:
         """Batches of the prompts that choose the checkpoint."""
-        return self._loader("validation")
+        return self._batches("validation") if "validation" in self._parts else []
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Batches[Batch]:
         """Batches of the prompts that choose nothing."""
-        return self._loader("test")
+        return self._batches("test")
 
-    def _loader(self, name: str, *, shuffle: bool = False) -> DataLoader[Batch]:
-        generator = torch.Generator().manual_seed(self.seed)
-        return DataLoader(
-            self._examples[name],  # type: ignore[arg-type]
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            generator=generator,
-            collate_fn=self._collate,
+    def predict_dataloader(self) -> Batches[Batch]:
+        """Batches of all preferences in `pairs`, whichever part they are in."""
+        store = self._parts["train"].store
+        return self._batches("train", everything=Part(store, np.arange(len(store))))
+
+    def has(self, part: str) -> bool:
+        """Say whether there is a part of this name."""
+        return part in self._parts
+
+    def test_rows(self) -> Iterator[Pair]:
+        """Read the preferences of the test part once more from their files."""
+        part = self._parts["test"]
+        examples = (part.store[place] for place in part.places.tolist())
+        wanted = {(example.file, number) for example in examples for number in example.number}
+        files = self.files["test" if "test" in self.files else "train"]
+        for row in read_preferences(files, Counter()):
+            if (row.file, row.number) in wanted:
+                yield row.pair
+
+    def describe(self, part: str, row: int) -> dict[str, str]:
+        """Give one comparison of a part for a person to read, as the model read it.
+
+        Returns:
+            where it stands, prompt, chosen, rejected.
+        """
+        store = self._parts[part].store
+        place = int(np.searchsorted(np.cumsum(store.comparisons), row, side="right"))
+        example = store[place]
+        number = row - int(store.comparisons[:place].sum())
+        files = self.files[part if part in self.files else "train"]
+        texts = (example.tree.prompt, *(example.tree.answers[i[number]] for i in (example.better, example.worse)))
+        prompt, chosen, rejected = (self.encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in texts)
+        return {
+            "where": f"{files[example.file]}, line {example.number[number]}",
+            "prompt": prompt,
+            "chosen": chosen,
+            "rejected": rejected,
+        }
+
+    def _stores(self) -> dict[str, Store]:
+        if self._opened:
+            return self._opened
+        named = dict(self.named)
+        if all(paths is None for paths in named.values()):
+            named["train"] = str(default_pairs(self.seed))
+        for part, paths in named.items():
+            if paths is None:
+                continue
+            self.files[part] = files_of([paths] if isinstance(paths, str) else paths)
+            with console.progress(f"reading {', '.join(self.files[part])[:60]}") as tell:
+                self._opened[part] = open_store(self.files[part], self.encoder, folder=self.cache, tell=tell)
+        return self._opened
+
+    def _split(self, store: Store) -> None:
+        """Deal whole prompts to the parts by a keyed hash, so that neither order nor repetition of rows changes the split."""
+        keys, whose = np.unique(store.keys, return_inverse=True)
+        key = np.random.default_rng(self.seed).integers(2**63, dtype=np.uint64)
+        drawn = np.argsort(_mixed(keys.astype(np.uint64) ^ key), kind="stable")
+        part_of = np.zeros(len(keys), dtype=np.int8)
+        at = 0
+        for number, name in ((2, "test"), (1, "validation")):
+            count = round(self.shares[name] * len(keys))
+            part_of[drawn[at : at + count]] = number
+            at += count
+        for number, name in enumerate(PARTS):
+            if name == "train" or self.shares[name]:
+                self._parts[name] = Part(store, np.flatnonzero(part_of[whose] == number))
+
+    def _check_parts(self, stage: str) -> None:
+        names = ", ".join(file for files in self.files.values() for file in files)
+        usable = sum(self.counts[name] for name in PARTS)
+        for name, part in self._parts.items():
+            if not len(part.places):
+                raise RewardModelError(
+                    f"{names}: no pairs are left for {name} ({usable} of {self.counts['pairs']} are usable"
+                    f"{''.join(f'; {n} {reason}' for reason, n in self.counts.items() if 'dropped' in reason)}); more prompts are needed"
+                )
+        needed = {"fit": "train", "validate": "validation", "test": "test"}.get(stage, "train")
+        if needed not in self._parts:
+            raise RewardModelError(
+                f"there is nothing for {needed}: name files with --data.{'pairs' if needed == 'train' else needed + '_pairs'}"
+            )
+        if "train" in self._parts:
+            trained = self._parts["train"].store.keys[self._parts["train"].places]
+            for name in ("validation", "test"):
+                if name in self._parts and self.named[name] is not None:
+                    self.notes[f"examples of {name} whose prompt is trained on, too"] = int(
+                        np.isin(self._parts[name].store.keys, trained).sum()
+                    )
+
+    def _batches(self, name: str, *, seed: int | None = None, everything: Part | None = None) -> Batches[Batch]:
+        store, places = everything or self._parts[name]
+        rows = np.cumsum(store.comparisons) - store.comparisons
+        make = lambda dealt: self._collate(
+            store, [item._replace(place=int(places[item.place])) for item in dealt], rows
+        )  # noqa: E731
+        return Batches(store.tokens[places], store.comparisons[places], self.size, self._share(), seed, make)
+
+    def _share(self) -> Share:
+        told = getattr(getattr(self.trainer, "strategy", None), "distributed_sampler_kwargs", None)
+        return Share(told["rank"], told["num_replicas"]) if told else Share()
+
+    def _collate(self, store: Store, dealt: Sequence[Dealt], rows: npt.NDArray[np.int64]) -> Batch:
+        examples = [store[item.place] for item in dealt]
+        columns: dict[str, list[float]] = {name: [] for name in Batch._fields if name != "texts"}
+        answers = 0
+        for item, example in zip(dealt, examples, strict=True):
+            count = len(example.better)
+            lengths = [len(answer) for answer in example.tree.answers]
+            columns["better"] += [answers + place for place in example.better]
+            columns["worse"] += [answers + place for place in example.worse]
+            columns["probability"] += example.probability
+            columns["margin"] += example.margin
+            columns["weight"] += [item.real * weight / (count if self.balanced else 1) for weight in example.weight]
+            columns["longer"] += [lengths[a] - lengths[b] for a, b in zip(example.better, example.worse, strict=True)]
+            columns["prompt"] += [example.key] * count
+            columns["row"] += [int(rows[item.place]) + place if item.real else PADDING for place in range(count)]
+            answers += len(lengths)
+        texts = pack([example.tree for example in examples], pad=int(self.encoder.tokenizer.pad_token_id))
+        return Batch(texts, **{name: torch.tensor(column) for name, column in columns.items()})
+
+
+def _check(
+    batch_size: int, tokens_per_batch: int | None, max_length: int, validation: float, test: float, balance: str
+) -> None:
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise RewardModelError(
+            f"--data.validation {validation} and --data.test {test}: expected shares of 0 or more, together below 1"
         )
+    if balance not in {"prompts", "pairs"}:
+        raise RewardModelError(f"--data.balance {balance}: expected prompts or pairs")
+    for name, value in (("batch_size", batch_size), ("tokens_per_batch", tokens_per_batch), ("max_length", max_length)):
+        if value is not None and value < 1:
+            raise RewardModelError(f"--data.{name} {value}: expected 1 or more")
 
-    def _drop(self, pair: Pair) -> bool:
-        assert self.encoder is not None
-        if pair.chosen == pair.rejected:
-            self.counts["dropped: both answers are identical"] += 1
-            return True
-        longest = max(len(self.encoder.answer(text, pair.prompt)) for text in (pair.chosen, pair.rejected))
-        if longest > self.encoder.max_length:
-            self.counts[f"dropped: an answer is longer than {self.encoder.max_length} tokens"] += 1
-            return True
-        return False
 
-    def _encode(self, pair: Pair) -> Example:
-        assert self.encoder is not None
-        return Example(
-            tree=self.encoder.tree(pair.prompt, [pair.chosen, pair.rejected]),
-            margin=pair.margin or 0.0,
-            probability=1.0 if pair.probability is None else pair.probability,
-            weight=1.0 if pair.weight is None else pair.weight,
-        )
-
-    def _collate(self, examples: Sequence[Example]) -> Batch:
-        assert self.encoder is not None
-        trees = [example.tree for example in examples]
-        longer = [len(tree.answers[0]) - len(tree.answers[1]) for tree in trees]
-        return Batch(
-            pack(trees, pad=int(self.encoder.tokenizer.pad_token_id)),
-            margin=torch.tensor([example.margin for example in examples]),
-            probability=torch.tensor([example.probability for example in examples]),
-            weight=torch.tensor([example.weight for example in examples]),
-            chosen_longer=0.5 * (1 + torch.tensor(longer).sign().float()),
-        )
+def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Spread 64-bit values so that their order is as good as random (the finalizer of SplitMix64; Steele et al. 2014)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

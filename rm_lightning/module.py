@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning as L
 import torch
-from torchmetrics import MeanMetric
 
-from rm_lightning.backbone import can_share, load_scorer, load_tokenizer, score
+from rm_lightning.adapters import Lora, add_lora, checkpointing, compiled, export_model, freeze
+from rm_lightning.backbone import can_share, head_of, is_scorer, load_scorer, load_tokenizer, score
 from rm_lightning.defaults import default_backbone
-from rm_lightning.loss import bradley_terry_loss
+from rm_lightning.errors import RewardModelError
+from rm_lightning.loss import bootstrap_weights, centring, preference_loss
+from rm_lightning.metrics import PreferenceMetrics
 from rm_lightning.text import JOIN_KEY, default_join
 
 if TYPE_CHECKING:
@@ -19,87 +22,184 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rm_lightning.data import Batch
+    from rm_lightning.metrics import Observations
     from rm_lightning.packing import Packed
 
 
 LEARNING_RATE = 2e-5
 """Fits backbones of a hundred million parameters and more; smaller ones take more."""
 
+IN_BAR = {"accuracy"}
+
 
 class RewardModel(L.LightningModule):
-    """Scores answers so that chosen ones score higher.
+    """Scores answers so that the better ones score higher.
 
     Args:
-        backbone: folder or hub name of any causal or encoder model; None takes the demo world's base model.
+        backbone: folder or hub name of any causal or encoder model; None takes the demo world's base model. A reward model goes
+            on where its training ended.
         join: what stands between a plain prompt and its answer; found out from the tokenizer when None.
         learning_rate: peak of AdamW.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW, on matrices; biases and norms have none.
         warmup: share of all steps in which the learning rate rises; it falls linearly to 0 in the others.
         dropout: train with the backbone's dropout.
         head_std: standard deviation of the new head's weights; small, so that all scores start near 0.
-        share_prompts: run each prompt once for both answers, where the backbone can; scores and gradients are the same.
+        share_prompts: run each prompt once for all its answers, where the backbone can; scores and gradients are the same.
+        members: heads on the one backbone, each fitted to its own bootstrap of the prompts; their spread says how sure they are.
+        ties: what a comparison with probability one half is: `half`, a win at one half; `davidson`, an outcome of its own.
+        margin: factor of the margins that people gave; 0 leaves them out.
+        smoothing: share of labels taken to be wrong.
+        centre: weight of the squared sum of both scores, which keeps scores around 0; 0.01 is usual.
+        lora: low-rank adapters instead of all weights.
+        quantize: load the backbone in 4 bits (QLoRA; needs `lora` and the extra qlora).
+        freeze: how many of the lower blocks stay as they are, with the embeddings.
+        checkpointing: compute activations again in the backward pass, which saves memory for time.
+        compile: compile the backbone with torch.compile.
+        attention: transformers' attention implementation; its own choice when None.
+        adapter: export the LoRA adapter alone instead of merged weights.
     """
 
     def __init__(
         self,
         backbone: str | None = None,
         join: str | None = None,
-        learning_rate: float = LEARNING_RATE,  # noqa: ARG002 - save_hyperparameters keeps it
-        weight_decay: float = 0.0,  # noqa: ARG002
-        warmup: float = 0.05,  # noqa: ARG002
-        dropout: bool = False,  # noqa: FBT001, FBT002 - a config key of LightningCLI
+        learning_rate: float = LEARNING_RATE,
+        weight_decay: float = 0.0,
+        warmup: float = 0.05,
+        dropout: bool = False,  # noqa: FBT001, FBT002 - a config key of LightningCLI, as those below
         head_std: float = 0.01,
         share_prompts: bool = True,  # noqa: FBT001, FBT002
+        members: int = 1,
+        ties: Literal["half", "davidson"] = "half",
+        margin: float = 1.0,
+        smoothing: float = 0.0,
+        centre: float = 0.0,
+        lora: Lora | None = None,
+        quantize: bool = False,  # noqa: FBT001, FBT002
+        freeze: int = 0,
+        checkpointing: bool = False,  # noqa: FBT001, FBT002
+        compile: bool = False,  # noqa: A002, FBT001, FBT002
+        attention: str | None = None,
+        adapter: bool = False,  # noqa: FBT001, FBT002
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        kept = {name: value for name, value in locals().items() if name not in {"self", "__class__"}}
+        self.save_hyperparameters(kept | {"lora": asdict(lora) if lora else None})
+        _check(kept)
         name = backbone if backbone is not None else default_backbone()
         self.tokenizer = load_tokenizer(name)
-        self.scorer = load_scorer(name, self.tokenizer, new=True, dropout=dropout)
-        if isinstance(head := getattr(self.scorer, "score", None), torch.nn.Linear):
+        self.scorer = load_scorer(
+            name, self.tokenizer, new=True, dropout=dropout, members=members, quantize=quantize, attention=attention
+        )
+        if not is_scorer(name) and (head := head_of(self.scorer)) is not None:
             torch.nn.init.normal_(head.weight, std=head_std)
+        self._adapt(kept)
         self.shared = share_prompts and can_share(self.scorer)
         self.scorer.train()
         self.join = default_join(self.tokenizer) if join is None else join
-        self.metrics = torch.nn.ModuleDict(
-            {stage: torch.nn.ModuleDict({name: MeanMetric() for name in METRICS}) for stage in ("validate", "check")}
-        )
+        self.log_tie = torch.nn.Parameter(torch.zeros(1)) if ties == "davidson" else None  # as likely as half a win
+        self.observed: dict[str, Observations] = {}
+        self.measured = torch.nn.ModuleDict({stage: PreferenceMetrics() for stage in ("validation", "testing")})
+
+    def _adapt(self, kept: dict[str, Any]) -> None:
+        """Change which weights learn, and how the backward pass is made."""
+        if kept["freeze"]:
+            freeze(self.scorer, kept["freeze"])
+        if kept["lora"] is not None:
+            self.scorer = add_lora(self.scorer, Lora(**self.hparams["lora"]))
+        if kept["checkpointing"]:
+            checkpointing(self.scorer)
+        if kept["compile"]:
+            self.scorer = compiled(self.scorer)
 
     def forward(self, texts: Packed) -> Tensor:
-        """Score N answers behind their prompts: (N,), float32."""
+        """Score N answers behind their prompts: (N, K), float32."""
         return score(self.scorer, texts, shared=self.shared)
 
-    def training_step(self, batch: Batch, _index: int) -> Tensor:
-        """One step: the Bradley-Terry loss of a batch of pairs."""
-        chosen, rejected = self(batch.texts).view(-1, 2).unbind(1)  # (B,), (B,)
-        loss = bradley_terry_loss(
-            chosen, rejected, margin=batch.margin, probability=batch.probability, weight=batch.weight
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """One step: the loss of a batch of comparisons, averaged over all processes' comparisons by their weights."""
+        scores = self(batch.texts)  # (N, K)
+        better, worse = scores[batch.better], scores[batch.worse]  # (C, K)
+        cost = self._cost(better, worse, batch)  # (C, K)
+        weight = batch.weight[:, None] * bootstrap_weights(batch.prompt, scores.shape[1])  # (C, K)
+        right = ((better > worse) * batch.weight[:, None]).mean(dim=1, keepdim=True)
+        sums = torch.stack([(weight * cost).sum(), weight.sum(), right.sum(), batch.weight.sum()]).detach()
+        processes = self.trainer.world_size
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum") if processes > 1 else sums
+        if not sums.isfinite().all():
+            self._stop(index, batch, cost)
+        whole = sums.clamp_min(1e-12)
+        self.log_dict(
+            {"train/loss": sums[0] / whole[1], "train/accuracy": sums[2] / whole[3]},
+            prog_bar=True,
+            batch_size=len(cost),
         )
-        accuracy = (chosen > rejected).float().mean()
-        self.log_dict({"train/loss": loss, "train/accuracy": accuracy}, prog_bar=True, batch_size=len(chosen))
-        return loss
+        # The mean over all processes' comparisons: gradients are averaged over processes, so each brings its part times their number.
+        return processes * (weight * cost).sum() / whole[1]
+
+    def _cost(self, better: Tensor, worse: Tensor, batch: Batch) -> Tensor:
+        cost = preference_loss(
+            better - worse,
+            probability=batch.probability,
+            margin=self.hparams["margin"] * batch.margin.nan_to_num(0.0),
+            smoothing=self.hparams["smoothing"],
+            log_tie=self.log_tie,
+        )
+        return cost + self.hparams["centre"] * centring(better, worse) if self.hparams["centre"] else cost
+
+    def _stop(self, index: int, batch: Batch, cost: Tensor) -> None:
+        """Say at which batch the loss stopped being a number."""
+        bad = batch.row[~cost.isfinite().all(dim=1)]
+        place = ""
+        if len(bad) and self.trainer.datamodule is not None:  # type: ignore[attr-defined]
+            place = f" (first at {self.trainer.datamodule.describe('train', int(bad[0]))['where']})"  # type: ignore[attr-defined]
+        raise RewardModelError(
+            f"epoch {self.current_epoch}, batch {index}: the loss is not a finite number any more{place}; a smaller "
+            "--model.learning_rate or --trainer.gradient_clip_val helps most often. The last good checkpoint is kept"
+        )
 
     def validation_step(self, batch: Batch, _index: int) -> None:
         """Measure a batch of the prompts that choose the checkpoint."""
-        self._measure("validate", batch)
+        self._measure("validation", batch)
 
     def test_step(self, batch: Batch, _index: int) -> None:  # noqa: PT019 - a step, not a test
         """Measure a batch of the prompts that choose nothing."""
-        self._measure("check", batch)
+        self._measure("testing", batch)
+
+    def predict_step(self, batch: Batch, _index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Score a batch: (rows, scores of the better, scores of the worse), each (C,)."""
+        scores = self(batch.texts).mean(dim=1)
+        real = batch.row >= 0
+        return batch.row[real], scores[batch.better][real], scores[batch.worse][real]
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics."""
-        self._report("validate", "val")
+        self._report("validation", "val")
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        self._report("check", "test")
+        self._report("testing", "test")
+
+    def metrics_of(self, stage: Literal["validation", "testing"]) -> PreferenceMetrics:
+        """Give what was measured, for whoever wants more than the logged numbers."""
+        metrics = self.measured[stage]
+        assert isinstance(metrics, PreferenceMetrics)
+        return metrics
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of shapes
         """AdamW with warm-up and linear decay over the steps there really are."""
         fused = self.trainer.precision != "16-mixed"  # there the scaler and the clipping want to see the gradients
-        rate, decay = self.hparams["learning_rate"], self.hparams["weight_decay"]
-        optimizer = torch.optim.AdamW(self.parameters(), lr=rate, weight_decay=decay, fused=fused)
+        learning = [weight for weight in self.parameters() if weight.requires_grad]
+        groups = [
+            {
+                "params": [weight for weight in learning if weight.ndim >= 2],
+                "weight_decay": self.hparams["weight_decay"],
+            },
+            {"params": [weight for weight in learning if weight.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=self.hparams["learning_rate"], fused=fused
+        )
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = max(1.0, self.hparams["warmup"] * steps)
 
@@ -113,32 +213,52 @@ class RewardModel(L.LightningModule):
     def export(self, folder: Path) -> None:
         """Save a plain Hugging Face folder: model (safetensors), tokenizer, and the join in its config."""
         setattr(self.scorer.config, JOIN_KEY, self.join)
-        self.scorer.save_pretrained(folder)
+        export_model(self.scorer, folder, adapter=self.hparams["adapter"])
         self.tokenizer.save_pretrained(folder)
 
-    def _measure(self, stage: str, batch: Batch) -> None:
-        chosen, rejected = self(batch.texts).view(-1, 2).unbind(1)
-        values = {
-            "accuracy": (chosen > rejected).float() + 0.5 * (chosen == rejected).float(),
-            "log_loss": torch.nn.functional.softplus(rejected - chosen),
-            "margin": chosen - rejected,
-            "length_floor": batch.chosen_longer,
-        }
-        for name, value in values.items():
-            self._metric(stage, name).update(value)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of the random numbers, so that dropout goes on as it would have."""
+        checkpoint["rng"] = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
 
-    def _report(self, stage: str, prefix: str) -> None:
-        for name in METRICS:
-            metric = self._metric(stage, name)
-            self.log(f"{prefix}/{name}", metric.compute(), prog_bar=name == "accuracy")
-            metric.reset()
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Set the random numbers as they were."""
+        self._rng = checkpoint.get("rng")
 
-    def _metric(self, stage: str, name: str) -> MeanMetric:
-        metric = self.metrics[stage][name]  # type: ignore[index]
-        assert isinstance(metric, MeanMetric)
-        return metric
+    def on_train_start(self) -> None:
+        """Go on with the random numbers of the checkpoint, if there is one."""
+        if (state := getattr(self, "_rng", None)) is not None:
+            torch.set_rng_state(state["cpu"].cpu())
+            if "cuda" in state and torch.cuda.is_available():
+                torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
+
+    def _measure(self, stage: Literal["validation", "testing"], batch: Batch) -> None:
+        scores = self(batch.texts).mean(dim=1)  # (N,)
+        self.metrics_of(stage).update(
+            difference=scores[batch.better] - scores[batch.worse],
+            probability=batch.probability,
+            strength=batch.margin,
+            longer=batch.longer,
+            prompt=batch.prompt,
+            row=batch.row,
+        )
+
+    def _report(self, stage: Literal["validation", "testing"], prefix: str) -> None:
+        metrics = self.metrics_of(stage)
+        for name, value in metrics.compute().items():
+            self.log(f"{prefix}/{name}", value, prog_bar=name in IN_BAR, rank_zero_only=False)
+        self.observed[stage] = metrics.observations()
+        metrics.reset()
 
 
-METRICS = ("accuracy", "log_loss", "margin", "length_floor")
-"""Accuracy: share of pairs whose chosen answer scores higher (a tie counts half). Log-loss in nats. Margin: mean chosen minus
-rejected. Length floor: the accuracy of always preferring the longer answer."""
+def _check(kept: dict[str, Any]) -> None:
+    """Refuse settings that cannot go together, naming both."""
+    if kept["members"] < 1:
+        raise RewardModelError(f"--model.members {kept['members']}: expected 1 or more")
+    if kept["quantize"] and kept["lora"] is None:
+        raise RewardModelError("--model.quantize true needs --model.lora: weights of 4 bits do not learn, adapters do")
+    if kept["adapter"] and kept["lora"] is None:
+        raise RewardModelError("--model.adapter true needs --model.lora: without it there is no adapter to export")
+    if not 0 <= kept["smoothing"] < 0.5:
+        raise RewardModelError(f"--model.smoothing {kept['smoothing']}: expected 0 or more, below 0.5")

@@ -30,6 +30,9 @@ class TextEncoder:
         join: what stands between a plain prompt and its answer; found out from the tokenizer when None.
         max_length: most tokens of prompt and answer together; the prompt is cut from the left to fit.
 
+    Attributes:
+        cuts: how many prompts were cut so far.
+
     Raises:
         RewardModelError: the tokenizer has no token to end an answer with.
     """
@@ -44,20 +47,17 @@ class TextEncoder:
                 f"the tokenizer {tokenizer.name_or_path} has no EOS token to end an answer with: set one"
             )
         self.eos_token_id = int(end)
+        self.cuts = 0
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, with the tokenizer's own beginning; a conversation goes through its chat template."""
         if not isinstance(prompt, str):
             return self._chat(prompt)
-        ids: list[int] = self.tokenizer(prompt).input_ids
-        # GPT-like tokenizers may close a text with EOS; a prompt goes on.
-        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
+        return self._open(self._encode([prompt], special=True)[0])
 
     def answer(self, answer: str, prompt: Prompt = "") -> list[int]:
         """Token ids of an answer: join (plain prompts only), answer, EOS."""
-        text = self.join + answer if isinstance(prompt, str) else answer
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return [*ids, self.eos_token_id]
+        return [*self._encode([self._joined(prompt) + answer], special=False)[0], self.eos_token_id]
 
     def __call__(self, prompt: Prompt, answer: str) -> list[int]:
         """Token ids of both, at most `max_length`; see `tree`."""
@@ -70,20 +70,50 @@ class TextEncoder:
         Raises:
             RewardModelError: an answer alone is too long; an answer is never cut.
         """
-        encoded = [self.answer(answer, prompt) for answer in answers]
-        longest = max(encoded, key=len)
-        room = self.max_length - len(longest)
-        if room < 0:
-            answer = answers[encoded.index(longest)]
+        (tree,) = self.trees([(prompt, answers)])
+        if (longest := max(map(len, tree.answers))) > self.max_length:
+            answer = answers[[len(ids) for ids in tree.answers].index(longest)]
             raise RewardModelError(
-                f"an answer of {len(longest)} tokens does not fit into {self.max_length}: it begins {answer[:40]!r}"
+                f"an answer of {longest} tokens does not fit into {self.max_length}: it begins {answer[:40]!r}"
             )
-        return Tree(self.cut(self.prompt(prompt), room), encoded)
+        return tree
+
+    def trees(self, texts: Sequence[tuple[Prompt, Sequence[str]]]) -> list[Tree]:
+        """Token ids of many prompts and their answers at once, which is faster than one by one.
+
+        A prompt is cut so that it fits with the longest of its answers that fit themselves; an answer that is too long stays
+        as it is, for the caller to find.
+        """
+        prompts = iter(self._encode([prompt for prompt, _ in texts if isinstance(prompt, str)], special=True))
+        answers = iter(
+            self._encode(
+                [self._joined(prompt) + answer for prompt, several in texts for answer in several], special=False
+            )
+        )
+        found = []
+        for prompt, several in texts:
+            ids = self._open(next(prompts)) if isinstance(prompt, str) else self._chat(prompt)
+            branches = [[*next(answers), self.eos_token_id] for _ in several]
+            longest = max((len(branch) for branch in branches if len(branch) <= self.max_length), default=0)
+            found.append(Tree(self.cut(ids, self.max_length - longest), branches))
+        return found
+
+    def _encode(self, texts: list[str], *, special: bool) -> list[list[int]]:
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special).input_ids if texts else []
+        return ids
+
+    def _joined(self, prompt: Prompt) -> str:
+        return self.join if isinstance(prompt, str) else ""
+
+    def _open(self, ids: list[int]) -> list[int]:
+        """Take off the EOS with which GPT-like tokenizers may close a text: a prompt goes on."""
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
 
     def cut(self, prompt_ids: Sequence[int], room: int) -> list[int]:
         """Cut a prompt from the left to at most `room` tokens, keeping its BOS (or CLS) token."""
         if len(prompt_ids) <= room:
             return list(prompt_ids)
+        self.cuts += 1
         first = prompt_ids[0]
         starts = first in {self.tokenizer.bos_token_id, self.tokenizer.cls_token_id} and room > 0
         kept = room - 1 if starts else room

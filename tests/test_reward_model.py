@@ -17,10 +17,9 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from lsplugin.preferences import Pair, write_pairs
+from lsplugin.preferences import Pair, read_pairs, write_pairs
 from rm_lightning.__main__ import main
 from rm_lightning.backbone import can_share, load_scorer, load_tokenizer, score
-from rm_lightning.data import PreferenceData
 from rm_lightning.errors import RewardModelError
 from rm_lightning.packing import pack, unfold
 from rm_lightning.scorer import RewardScorer
@@ -68,8 +67,15 @@ def test_fit_learns_and_tells(trained: Path) -> None:
     metrics = json.loads((trained / "metrics.json").read_text())
     assert metrics["accuracy"] == 1.0
     assert metrics["margin"] > 1
-    assert metrics["length_floor"] == pytest.approx(0.5, abs=0.3)
+    tokenizer = load_tokenizer(str(trained))
+    lengths = [
+        [len(tokenizer(text).input_ids) for text in (pair.chosen, pair.rejected)]
+        for pair in read_pairs(trained / "test_pairs.jsonl")
+    ]
+    longer = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in lengths]
+    assert metrics["length_floor"] == pytest.approx(sum(longer) / 8)
     assert metrics["counts"] == {"pairs": 80, "train": 64, "validation": 8, "test": 8}
+    assert metrics["measured_on"] == "test"
     assert metrics["accuracy_interval"][0] < 1.0
     assert len((trained / "test_pairs.jsonl").read_text().splitlines()) == 8
 
@@ -131,7 +137,7 @@ def test_scores_are_those_of_plain_transformers_for_every_shape(kind: str, tiny_
     assert can_share(model) == (kind != "bert")
     for shared in {False, can_share(model)}:
         with torch.no_grad():
-            ours = score(model, packed, shared=shared)
+            ours = score(model, packed, shared=shared)[:, 0]
             assert ours.dtype == torch.float32
             assert torch.allclose(ours, model(input_ids=input_ids, attention_mask=mask).logits[:, 0], atol=1e-5)
             for row, text in enumerate(texts):
@@ -187,28 +193,6 @@ def test_a_conversation_needs_a_chat_template(tiny_causal: Path) -> None:
     assert (
         encoder.answer("good", [{"role": "user", "content": "How was it?"}])[0]
         == encoder.tokenizer("good").input_ids[0]
-    )
-
-
-def test_every_pair_is_counted_and_no_prompt_is_on_two_sides(tiny_causal: Path, tmp_path: Path) -> None:
-    path = tmp_path / "pairs.jsonl"
-    rows = [Pair(f"day {n % 30}", f"good {n}", f"bad {n}") for n in range(90)]
-    rows += [Pair("same", "same", "same"), Pair("long", "good " * 200, "bad")]
-    write_pairs(path, rows)
-    data = PreferenceData(path, backbone=str(tiny_causal), max_length=64)
-    data.setup("fit")
-    counts = dict(data.counts)
-    assert counts.pop("pairs") == 92
-    assert counts["dropped: both answers are identical"] == 1
-    assert counts["dropped: an answer is longer than 64 tokens"] == 1
-    assert sum(counts.values()) == 92
-    assert data.encoder is not None
-    decode = data.encoder.tokenizer.decode
-    decoded = {
-        name: {str(decode(example.tree.prompt)) for example in examples} for name, examples in data._examples.items()
-    }
-    assert all(
-        not decoded[a] & decoded[b] for a, b in [("train", "validation"), ("train", "test"), ("validation", "test")]
     )
 
 

@@ -1,0 +1,2 @@
+def model_card(record, **more):
+    return "card"
