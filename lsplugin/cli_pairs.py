@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 PARTS = {2: ("train", "test"), 3: ("train", "validation", "test")}
 """What the files of a split are called."""
+
+TIES = ("pairs", "trl-prompt-only")
+"""The formats that --ties may fill: in all others a tie would read as a preference."""
 
 METHODS = ("none", "majority", "dawid-skene", "bradley-terry")
 
@@ -50,6 +54,9 @@ def pairs(
             "each annotation a pair of its own.",
         ),
     ] = "none",
+    ties: Annotated[
+        bool, typer.Option("--ties", help="Make answers that people call equal a pair, too, with probability 0.5.")
+    ] = False,
     split: Annotated[
         str | None,
         typer.Option("--split", help="Shares, such as 0.9,0.1: a file each, no prompt in two.", show_default=False),
@@ -87,31 +94,30 @@ def pairs(
         raise LspluginError(f"--format {form}: expected one of {', '.join(FORMATS)}")
     if aggregate not in METHODS:
         raise LspluginError(f"--aggregate {aggregate}: expected one of {', '.join(METHODS)}")
+    if ties and form not in TIES:
+        raise LspluginError(
+            f"--ties with --format {form}: its rows hold no probability, so a tie would read as a preference; expected "
+            f"--format {' or '.join(TIES)}, or no --ties"
+        )
     shares = _shares(split)
     interface = interface_of(export, config)
     accounting = Accounting()
     rewritten: list[dict[str, Any]] = []
+    level: Counter[str] = Counter()
+    options: dict[str, Any] = {"interface": interface, "skip_bad": skip_bad, "ties": ties}
     with console.progress("reading annotations") as advance:
         if aggregate == "none":
-            found = pairs_from_export(
-                read_export(export, interface=interface), accounting, interface=interface, skip_bad=skip_bad
-            )
+            found = pairs_from_export(read_export(export, interface=interface), accounting, **options)
         else:
-            found = aggregated_pairs(
-                lambda: read_export(export, interface=interface),
-                accounting,
-                aggregate,
-                interface=interface,
-                skip_bad=skip_bad,
-            )
-        kept = _collect_rewrites(console.counted(found, advance), rewritten if sft is not None else None)
+            found = aggregated_pairs(lambda: read_export(export, interface=interface), accounting, aggregate, **options)
+        kept = _noted(console.counted(found, advance), rewritten if sft is not None else None, level)
         written = _write(output, kept, form, shares, seed, rows_for)
     if sft is not None:
         write_jsonl(sft, rewritten)
         console.say(f"wrote {sft}: {len(rewritten)} rewritten answers")
     if counts is not None:
         write_json(counts, accounting.to_dict())
-    console.say(accounting_table(accounting))
+    console.say(accounting_table(accounting, ties=level.total()))
     for path, count in written.items():
         what = "pairs" if form == "pairs" else f"rows for {FORMATS[form].title}"
         console.say(f"wrote {path}: {count} {what}")
@@ -141,12 +147,14 @@ def config_beside(export: Path) -> Path:
     return export.with_suffix(".config.xml")
 
 
-def accounting_table(accounting: Accounting) -> str:
-    """Lay out where every annotation went: the rows above `annotations` sum to it."""
+def accounting_table(accounting: Accounting, *, ties: int = 0) -> str:
+    """Lay out where every annotation went: the rows above `annotations` sum to it; `ties` says how many pairs are one."""
     dropped = [(f"dropped: {reason}", count) for reason, count in sorted(accounting.dropped.items())]
     rows = [("used", accounting.used), *dropped, ("annotations", accounting.annotations), ("pairs", accounting.pairs)]
     if accounting.rewrites:
         rows.append(("  of them: an annotator's own version against the answer", accounting.rewrites))
+    if ties:
+        rows.append(("  of them: ties, with probability 0.5", ties))
     if accounting.ties:
         rows.append(("answers put level, two and two", accounting.ties))
     title = f"{accounting.tasks} tasks, {accounting.unlabelled} of them without an annotation"
@@ -166,10 +174,13 @@ def _shares(split: str | None) -> tuple[float, ...]:
     return shares
 
 
-def _collect_rewrites(found: Iterable[Pair], rewritten: list[dict[str, Any]] | None) -> Iterator[Pair]:
+def _noted(found: Iterable[Pair], rewritten: list[dict[str, Any]] | None, level: Counter[str]) -> Iterator[Pair]:
+    """Pass pairs on; note the rewritten answers where somebody wants them, and count the ties."""
     for pair in found:
         if rewritten is not None and "rewrite" in pair.meta:
             rewritten.append({"prompt": pair.prompt, "completion": pair.chosen, "meta": dict(pair.meta)})
+        if (verdict := pair.meta.get("verdict")) is not None:
+            level[verdict] += 1
         yield pair
 
 

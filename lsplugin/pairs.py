@@ -3,23 +3,35 @@
 Left as they are, two annotators who disagree give two pairs that disagree: what a Bradley-Terry fit wants to see. Aggregated,
 everything that was said of the same two answers to the same prompt becomes one pair, with a probability and a weight.
 A ranking or a rating gives a pair for every two answers that it does not put level.
+
+Two answers that are called equally good give a pair only where ties are asked for: with probability one half, and marked as a tie
+in its meta. That both are bad is no tie: it says how good they are, not which is better, and two bad answers may be far apart.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.dataset import KEY, ORDER
 from lsplugin.interface import Interface
 from lsplugin.judged import Accounting, Judged, read_judged
 from lsplugin.notes import SIDES, notes, rewrites
-from lsplugin.preferences import Pair
+from lsplugin.preferences import Pair, prompt_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from lsplugin.votes import Said, Votes
+
 OWN_META = {KEY, ORDER, "models"}
 """What of a task's meta has a place of its own in a pair's."""
+
+TIE = "tie"
+"""The `verdict` in the meta of a pair that is a tie."""
+
+_TIED = {"verdict": TIE, "strength": None, "chosen_side": None}
+"""What the meta of a tie says instead of how much better the chosen answer is, and where it stood."""
 
 _UNKNOWN: tuple[object, ...] = (None, {}, [])
 
@@ -30,6 +42,7 @@ def pairs_from_export(
     *,
     interface: Interface | None = None,
     skip_bad: bool = False,
+    ties: bool = False,
 ) -> Iterator[Pair]:
     """Turn the tasks of an export into pairs, each from one annotation.
 
@@ -38,13 +51,14 @@ def pairs_from_export(
         accounting: is filled while the pairs are taken.
         interface: where prompt, answers and controls are; by default, what our templates call them.
         skip_bad: count what cannot be understood instead of stopping at it.
+        ties: make a pair, with probability one half, of every two answers that an annotation calls equally good.
 
     Raises:
         LspluginError: a value that no template stores, or a field that is missing, with the task's id.
     """
     for judged in read_judged(tasks, accounting, interface or Interface(), skip_bad=skip_bad):
-        found = [*_preferred(judged), *_rewritten(judged)]
-        _count(accounting, judged, found)
+        found = [*_compared(judged, ties=ties), *_rewritten(judged)]
+        _count(accounting, judged, found, ties=ties)
         yield from found
     assert accounting.balanced, accounting
 
@@ -56,6 +70,7 @@ def aggregated_pairs(
     *,
     interface: Interface | None = None,
     skip_bad: bool = False,
+    ties: bool = False,
 ) -> Iterator[Pair]:
     """Turn an export into one pair for every two answers that were compared, whoever compared them, on whatever sides.
 
@@ -67,10 +82,11 @@ def aggregated_pairs(
         method: majority, dawid-skene or bradley-terry (see lsplugin.aggregate).
         interface: where prompt, answers and controls are; by default, what our templates call them.
         skip_bad: count what cannot be understood instead of stopping at it.
+        ties: make a pair, with probability one half, of every two answers that everybody who compared them calls equally good.
 
     Yields:
         Pairs with `probability` (above one half), `weight` (how many annotators compared them) and `margin` where known; answers
-        that end up exactly level make none, and rewrites come as they are.
+        on which people are evenly split make none, and rewrites come as they are.
     """
     from lsplugin.aggregate import probabilities
     from lsplugin.votes import Votes
@@ -81,31 +97,58 @@ def aggregated_pairs(
         votes.add(judged)
     chances = probabilities(votes, method)
     told = votes.summaries()
+    level = _level(votes) if ties else set()
     done: set[int] = set()
     for judged in read_judged(read(), accounting, interface, skip_bad=skip_bad):
         found, decided = [], False
         for first, second, item in votes.items_of(judged):
             probability = float(chances[item])
-            decided = decided or probability != 0.5
-            if probability == 0.5 or item in done:
+            if probability == 0.5 and item not in level:
+                continue
+            decided = True
+            if item in done:
                 continue
             done.add(item)
-            better, worse = (first, second) if probability > 0.5 else (second, first)
             said = told(item, first_wins=probability > 0.5)
-            meta = {**_origin(judged), **_of_answers(judged, better, worse), **said.meta}
-            pair = Pair(judged.prompt, judged.texts[better], judged.texts[worse], meta=_known(meta))
-            found.append(_weighted(pair, said.margin, max(probability, 1 - probability), said.weight))
+            better, worse = (first, second) if probability > 0.5 else (second, first)
+            if item in level:
+                better, worse = _drawn(judged, first, second)
+            found.append(_agreed(judged, better, worse, said, max(probability, 1 - probability), tie=item in level))
         rewritten = list(_rewritten(judged))
-        _count(accounting, judged, found + rewritten, used=decided or bool(rewritten))
+        _count(accounting, judged, found + rewritten, used=decided or bool(rewritten), ties=ties)
         yield from found + rewritten
     assert accounting.balanced, accounting
 
 
-def _weighted(pair: Pair, margin: float | None, probability: float, weight: float) -> Pair:
-    return Pair(pair.prompt, pair.chosen, pair.rejected, margin, round(probability, 6), weight, pair.meta)
+def _agreed(judged: Judged, better: int, worse: int, said: Said, probability: float, *, tie: bool) -> Pair:
+    """Make the pair of what several annotations said of two answers."""
+    meta = {**_origin(judged), **_of_answers(judged, better, worse), **said.meta, **(_TIED if tie else {})}
+    chosen, rejected = judged.texts[better], judged.texts[worse]
+    return Pair(judged.prompt, chosen, rejected, said.margin, round(probability, 6), said.weight, _known(meta))
 
 
-def _count(accounting: Accounting, judged: Judged, found: list[Pair], *, used: bool | None = None) -> None:
+def _level(votes: Votes) -> set[int]:
+    """Give the items that every vote calls a tie; one vote for an answer, or that both are bad, and an item is none of them."""
+    spoken = zip(votes.item, votes.choice, votes.bad, strict=True)
+    return set(range(votes.items)) - {item for item, choice, bad in spoken if choice or bad}
+
+
+def _drawn(judged: Judged, one: int, other: int) -> tuple[int, int]:
+    """Order two answers that are level: chosen is the one whose text, behind its prompt, has the smaller digest.
+
+    It is a coin that falls alike whoever compares the two, on whatever sides, so no side, model or length is preferred by it.
+    """
+    prompt = prompt_text(judged.prompt)
+    digests = {
+        place: hashlib.blake2b(f"{prompt}\0{judged.texts[place]}".encode("utf-8", "surrogatepass")).digest()
+        for place in (one, other)
+    }
+    return (one, other) if digests[one] < digests[other] else (other, one)
+
+
+def _count(
+    accounting: Accounting, judged: Judged, found: list[Pair], *, used: bool | None = None, ties: bool = False
+) -> None:
     accounting.pairs += len(found)
     accounting.rewrites += sum("rewrite" in pair.meta for pair in found)
     if judged.judgement is not None and not judged.judgement.bad:
@@ -113,24 +156,37 @@ def _count(accounting: Accounting, judged: Judged, found: list[Pair], *, used: b
     if bool(found) if used is None else used:
         accounting.used += 1
     else:
-        accounting.dropped[judged.dropped or "annotators evenly split"] += 1
+        accounting.dropped[_why(judged, ties=ties)] += 1
 
 
-def _preferred(judged: Judged) -> Iterator[Pair]:
+def _why(judged: Judged, *, ties: bool) -> str:
+    """Say why an annotation has a say in no pair; where ties make pairs, being one is no reason."""
+    if ties and judged.judgement is not None and judged.dropped == "a tie":
+        texts = judged.texts
+        differ = any(texts[one] != texts[other] for one, other in judged.judgement.ties())
+        return "a tie that others did not see" if differ else "both answers are identical"
+    return judged.dropped or "annotators evenly split"
+
+
+def _compared(judged: Judged, *, ties: bool) -> Iterator[Pair]:
     """Make the pairs of one annotation."""
-    if judged.judgement is None or judged.dropped:
+    judgement = judged.judgement
+    if judgement is None or judgement.bad:
         return
+    twos = [(better, worse, False) for better, worse in judgement.preferences()]
+    if ties:
+        twos += [(*_drawn(judged, one, other), True) for one, other in judgement.ties()]
     said = {**_origin(judged), **_of_annotation(judged)}
     told = notes(judged)
     criteria = told.pop("criteria", {})
-    for better, worse in judged.judgement.preferences():
+    for better, worse, tie in twos:
         if judged.texts[better] == judged.texts[worse]:
             continue
-        words = {better: "chosen", worse: "rejected", None: "tie"}
+        words = {better: "chosen", worse: "rejected", None: TIE}
         sides = {name: words[place] for name, place in criteria.items() if place in words}
-        meta = {**said, **_of_answers(judged, better, worse), **told, "criteria": sides}
-        margin = judged.judgement.margin(better, worse)
-        yield Pair(judged.prompt, judged.texts[better], judged.texts[worse], margin, meta=_known(meta))
+        meta = {**said, **_of_answers(judged, better, worse), **told, "criteria": sides, **(_TIED if tie else {})}
+        margin, probability = (None, 0.5) if tie else (judgement.margin(better, worse), None)
+        yield Pair(judged.prompt, judged.texts[better], judged.texts[worse], margin, probability, meta=_known(meta))
 
 
 def _rewritten(judged: Judged) -> Iterator[Pair]:

@@ -1,55 +1,35 @@
-"""A project's life on a server: create it, push tasks into it, pull annotations out of it.
+"""A project's life on a server: find it, create it, push tasks into it, pull annotations out of it, delete it.
 
-This is the only module that talks to Label Studio, always through its SDK, which is imported when it is first needed (it takes
-seconds). Every failure becomes one line that says what to do.
+A `Client` is the only way to Label Studio, always through its SDK, which is imported when it is first needed (it takes seconds).
+Every failure becomes one line that says what to do.
 """
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from lxml import etree
 
 from lsplugin.check import check_config
-from lsplugin.dataset import KEY, ORDER, Task, check_tasks, keyed
+from lsplugin.dataset import ORDER, Task, check_tasks
 from lsplugin.errors import LspluginError
-from lsplugin.export import measure, read_export
-from lsplugin.files import PathLike, atomic_file
 from lsplugin.prepare import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from lsplugin.connection import Connection
     from lsplugin.export import Size
-
-T = TypeVar("T")
-
-PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds to wait for a server that does not answer or is broken (5xx), before each new try.
-
-A batch that it takes starts them anew.
-"""
+    from lsplugin.files import PathLike
 
 PAGE = 1000
 """Tasks in one page of a listing."""
 
-BATCH = 500
-"""Tasks in one request that imports or removes them: small enough for a progress bar, large enough not to matter."""
-
-ONCE = {"max_retries": 0, "timeout": 600}
-"""The SDK's own retries are off where they would send again what the server may have done without an answer."""
-
 TIMEOUT = 60.0
 """Seconds the server may take for an ordinary answer."""
-
-EXPORT_TIMEOUT = 3600.0
-"""Seconds an export may take: 10,000 tasks took half a minute."""
 
 
 class UnreachableError(LspluginError):
@@ -77,14 +57,6 @@ class Project:
     config: str
 
 
-class _Held(NamedTuple):
-    """A task that a project holds: its number, and how many labels and pre-labels it has."""
-
-    id: int
-    annotations: int
-    predictions: int
-
-
 class Client:
     """The calls that this package makes, on one server.
 
@@ -97,10 +69,10 @@ class Client:
         # Connections are not kept alive: Label Studio's own server answers the next request on one 40 ms later.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(timeout=TIMEOUT, limits=limits, follow_redirects=True)
-        with self._translated("signing in"):
+        with self.translated("signing in"):
             from label_studio_sdk.client import LabelStudio
 
-            self._sdk: Any = LabelStudio(  # type: ignore[no-untyped-call]
+            self.sdk: Any = LabelStudio(  # type: ignore[no-untyped-call]
                 base_url=connection.url, api_key=connection.api_key, httpx_client=self._http
             )
 
@@ -112,10 +84,10 @@ class Client:
 
     def find(self, project: str) -> Project:
         """Find a project by its number or, when it is no number, by its exact title."""
-        with self._translated(f"looking up project {project}", project=project):
+        with self.translated(f"looking up project {project}", project=project):
             if project.isdigit():
-                return self._project(self._sdk.projects.get(int(project)))
-            found = [item for item in self._sdk.projects.list(title=project) if item.title == project]
+                return self._project(self.sdk.projects.get(int(project)))
+            found = [item for item in self.sdk.projects.list(title=project) if item.title == project]
         if len(found) != 1:
             how_many = "no project" if not found else f"{len(found)} projects"
             raise LspluginError(f'{self.connection.url} has {how_many} titled "{project}": name it by its number')
@@ -126,20 +98,20 @@ class Client:
         if not 3 <= len(title) <= 50:
             raise LspluginError(f'a title has 3 to 50 characters in Label Studio, "{title}" has {len(title)}')
         check_config(config)
-        with self._translated(f'creating "{title}"'):
+        with self.translated(f'creating "{title}"'):
             # Pairwise itself cannot be required: without empty annotations, Submit waits for a choice.
-            made = self._sdk.projects.create(title=title, label_config=config, enable_empty_annotation=False)
+            made = self.sdk.projects.create(title=title, label_config=config, enable_empty_annotation=False)
             return self._project(made)
 
     def set_annotators(self, project: Project, count: int) -> None:
         """Hand each task to so many people; it is done when each of them has answered."""
-        with self._translated(f"setting the annotators of project {project.id}"):
-            self._sdk.projects.update(project.id, maximum_annotations=count)
+        with self.translated(f"setting the annotators of project {project.id}"):
+            self.sdk.projects.update(project.id, maximum_annotations=count)
 
     def delete(self, project: Project) -> None:
         """Delete a project with everything in it."""
-        with self._translated(f"deleting project {project.id}"):
-            self._sdk.projects.delete(project.id)
+        with self.translated(f"deleting project {project.id}"):
+            self.sdk.projects.delete(project.id)
 
     def open(self, title: str, config: str) -> tuple[Project, bool]:
         """Find the project of this title and config, or create it; say whether it is new.
@@ -147,8 +119,8 @@ class Client:
         Raises:
             LspluginError: a project of this title has another config.
         """
-        with self._translated(f'looking up "{title}"'):
-            found = [item for item in self._sdk.projects.list(title=title) if item.title == title]
+        with self.translated(f'looking up "{title}"'):
+            found = [item for item in self.sdk.projects.list(title=title) if item.title == title]
         same = [item for item in found if (item.label_config or "").strip() == config.strip()]
         if same:
             return self.find(str(same[0].id)), False
@@ -167,139 +139,16 @@ class Client:
         path: PathLike,
         advance: Callable[[int], None] = lambda _: None,
     ) -> int:
-        """Check all tasks against the project's config, then import those that the project does not hold yet.
+        """Import the tasks that the project does not hold yet, and say how many: see `lsplugin.push`."""
+        from lsplugin.push import push
 
-        Every task carries a content key, so the same file may be pushed again, after a kill, too: what is there is left as it is,
-        and what came in twice, because a server finished what a killed push had sent, is taken out again unless it is labelled.
-
-        Args:
-            project: where to.
-            tasks: what to import.
-            path: the file they come from, for messages.
-            advance: called with the number of tasks after every batch, with those that were there already first.
-
-        Returns:
-            How many were imported.
-
-        Raises:
-            LspluginError: a bad row (nothing is sent then), a server that refuses, or one that stays away.
-        """
-        own = keyed(tasks)
-        ready = {str(task.key): task for task in prepared(own, project.config, path=path)}
-        before = -1
-        pauses = iter(PAUSES)
-        while True:
-            try:  # what the server took without an answer is known before anything is sent again
-                held = self._held(project)
-                if before < 0:
-                    before = len(ready.keys() & held.keys())
-                    advance(before)
-                missing = [task for key, task in ready.items() if key not in held]
-                for batch in _batches(missing):
-                    self._import(project, batch)
-                    advance(len(batch))
-                    pauses = iter(PAUSES)  # the server is well again
-                if missing:
-                    held = self._held(project)
-                self._drop_copies(project, held)
-                break
-            except UnreachableError:
-                pause = next(pauses, None)
-                if pause is None:
-                    raise
-                time.sleep(pause)
-        lost = [key for key in ready if key not in held]
-        if lost:
-            raise LspluginError(
-                f"project {project.id} took {len(ready) - len(lost)} of {len(ready)} tasks; push {path} again"
-            )
-        unlabelled = [
-            key for key, task in ready.items() if task.predictions and not any(c.predictions for c in held[key])
-        ]
-        if unlabelled and before < len(ready):
-            raise LspluginError(
-                f"project {project.id} took the tasks of {path} and dropped the pre-labels of {len(unlabelled)} of them: "
-                f"lsplugin doctor {project.id} says which"
-            )
-        return len(ready) - before
-
-    def _import(self, project: Project, batch: Sequence[Task]) -> None:
-        with self._translated(f"importing tasks into project {project.id}"):
-            self._sdk.projects.import_tasks(
-                project.id, request=[task.to_dict() for task in batch], request_options=ONCE
-            )
-
-    def _held(self, project: Project) -> dict[str, list[_Held]]:
-        """Give the project's tasks by their content key: each task that has it."""
-        found: dict[str, list[_Held]] = {}
-        with self._translated(f"reading the tasks of project {project.id}"):
-            wanted = {"include": "id,meta,total_annotations,total_predictions", "fields": "task_only"}
-            for task in self._sdk.tasks.list(project=project.id, page_size=PAGE, **wanted):
-                key = (task.meta or {}).get(KEY)
-                if isinstance(key, str):
-                    found.setdefault(key, []).append(
-                        _Held(task.id, task.total_annotations or 0, task.total_predictions or 0)
-                    )
-        return found
-
-    def _drop_copies(self, project: Project, held: dict[str, list[_Held]]) -> None:
-        """Take out what is there twice, which happens when a server finishes what a killed push had sent; labels stay."""
-        spare: list[int] = []
-        for copies in held.values():
-            # The one with labels is kept, else one with pre-labels, else the first.
-            kept = max(copies, key=lambda copy: (copy.annotations, copy.predictions, -copy.id))
-            spare += [copy.id for copy in copies if copy.id != kept.id and not copy.annotations]
-        for batch in _batches(spare):  # one by one, five hundred took minutes
-            chosen = {"all": False, "included": batch}
-            with self._translated(f"removing copies from project {project.id}"):
-                self._sdk.actions.create(
-                    id="delete_tasks", project=project.id, selected_items=chosen, request_options=ONCE
-                )
+        return push(self, project, tasks, path=path, advance=advance)
 
     def pull(self, project: Project, path: PathLike, *, advance: Callable[[int], None] = lambda _: None) -> Size:
-        """Stream the project's JSON export into a file, atomically, and check that everything is in it.
+        """Stream the project's JSON export into a file, and say what is in it: see `lsplugin.pull`."""
+        from lsplugin.pull import pull
 
-        Args:
-            project: where from, as it was before: what people add meanwhile may be in the file or not.
-            path: where to; written whole or not at all.
-            advance: called with the number of bytes of every chunk.
-
-        Raises:
-            LspluginError: a task or an annotation is missing; it says which.
-        """
-        with atomic_file(path) as temporary:
-            with self._translated(f"exporting project {project.id}"), temporary.open("wb") as stream:
-                chunks = self._sdk.projects.exports.download_sync(
-                    project.id,
-                    export_type="JSON",
-                    download_all_tasks=True,
-                    request_options={"timeout": EXPORT_TIMEOUT, "chunk_size": 1 << 20},
-                )
-                for chunk in chunks:
-                    stream.write(chunk)
-                    advance(len(chunk))
-            pulled = measure(temporary, name=path)
-            if pulled.tasks < project.tasks or pulled.annotations < project.annotations:
-                raise LspluginError(
-                    f"the export of project {project.id} holds {pulled.tasks} tasks with {pulled.annotations} annotations, "
-                    f"the server says {project.tasks} with {project.annotations}; pull it again "
-                    f"({self._missing(project, temporary)})"
-                )
-        return pulled
-
-    def _missing(self, project: Project, export: Path) -> str:
-        """Say which tasks of a project an export lacks, or lacks annotations of."""
-        there = {task["id"]: len(task["annotations"]) for task in read_export(export)}
-        with self._translated(f"reading the tasks of project {project.id}"):
-            wanted = {"include": "id,total_annotations,cancelled_annotations", "fields": "task_only"}
-            lacking = [
-                task.id
-                for task in self._sdk.tasks.list(project=project.id, page_size=PAGE, **wanted)
-                if there.get(task.id, -1) < (task.total_annotations or 0) + (task.cancelled_annotations or 0)
-            ]
-        more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
-        listed = f"missing or incomplete: task {', '.join(map(str, lacking[:5]))}{more}"
-        return listed if lacking else "now nothing is missing"
+        return pull(self, project, path, advance=advance)
 
     def call(
         self,
@@ -321,8 +170,8 @@ class Client:
         """
         from label_studio_sdk.core.api_error import ApiError
 
-        with self._translated(doing):
-            http = self._sdk._client_wrapper.httpx_client  # noqa: SLF001 - it alone knows both kinds of token
+        with self.translated(doing):
+            http = self.sdk._client_wrapper.httpx_client  # noqa: SLF001 - it alone knows both kinds of token
             options = {"max_retries": 0}
             answer = http.request(path, method=method, params=params, json=body, request_options=options)
             try:
@@ -348,7 +197,7 @@ class Client:
         )
 
     @contextmanager
-    def _translated(self, doing: str, *, project: str | None = None) -> Iterator[None]:
+    def translated(self, doing: str, *, project: str | None = None) -> Iterator[None]:
         """Turn what the SDK and the network raise into one line."""
         from label_studio_sdk.core.api_error import ApiError
 
@@ -366,11 +215,6 @@ class Client:
         except ApiError as error:
             kind = UnreachableError if (error.status_code or 0) >= 500 else LspluginError
             raise kind(_explain(error.status_code, error.body, doing, url, project)) from None
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(items), BATCH):
-        yield items[start : start + BATCH]
 
 
 def prepared(tasks: Sequence[Task], config: str, *, path: PathLike) -> list[Task]:

@@ -227,7 +227,7 @@ def test_what_an_export_lacks_is_named(
 ) -> None:
     """The server hands out less than it holds: nothing is written, and the tasks are named."""
     from lsplugin import export
-    from lsplugin import project as module
+    from lsplugin import pull as module
 
     write_json(tmp_path / "d.json", [{"prompt": f"p{n}", "answer1": "a", "answer2": "b"} for n in range(3)])
     project = create("Less than it holds", "--tasks", "d.json")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lsplugin import push as module
 from lsplugin import server as local
 from lsplugin.connection import KEY_VARIABLE, URL_VARIABLE
 from lsplugin.dataset import Task, keyed
@@ -105,7 +106,7 @@ def test_a_server_that_breaks_off_again_and_again(connected: LabelStudio, monkey
     calls: Counter[str] = Counter()
 
     def break_off(name: str, when: Callable[[int], bool]) -> None:
-        real = getattr(Client, name)
+        real = getattr(module, name)
 
         def call(*args: object) -> Any:
             calls[name] += 1
@@ -113,24 +114,24 @@ def test_a_server_that_breaks_off_again_and_again(connected: LabelStudio, monkey
                 raise UnreachableError("broke off")
             return real(*args)
 
-        monkeypatch.setattr(Client, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    break_off("_held", lambda number: number == 1)
-    break_off("_import", lambda number: number % 2 == 1)
-    break_off("_drop_copies", lambda number: number == 1)
-    monkeypatch.setattr("lsplugin.project.PAUSES", (0.0, 0.0))
-    monkeypatch.setattr("lsplugin.project.BATCH", 10)
+    break_off("held_by", lambda number: number == 1)
+    break_off("import_batch", lambda number: number % 2 == 1)
+    break_off("drop_copies", lambda number: number == 1)
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(module, "BATCH", 10)
     with Client(connected.connection) as client:
         project, _ = client.open("Breaks off", render())
         made = [Task(row) for row in rows(40)]
         assert client.push(project, made, path="d.json") == 40
-        assert calls["_import"] == 8
+        assert calls["import_batch"] == 8
         assert prompts("Breaks off") == once(40)
         assert client.push(client.find("Breaks off"), made, path="d.json") == 0
 
 
 def test_what_a_server_only_says_to_have_taken(connected: LabelStudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Client, "_import", lambda *_: None)
+    monkeypatch.setattr(module, "import_batch", lambda *_: None)
     with Client(connected.connection) as client:
         project, _ = client.open("Takes nothing", render())
         made = [Task(row, predictions=({"result": pairwise_result("left")},)) for row in rows(3)]
