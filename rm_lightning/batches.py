@@ -112,6 +112,7 @@ class Batches(Generic[T]):
         share: this process.
         seed: of the order; None keeps the longest first.
         make: makes a batch of examples' places.
+        done: how many batches of the epoch that begins were given before a restart.
     """
 
     def __init__(
@@ -122,14 +123,16 @@ class Batches(Generic[T]):
         share: Share,
         seed: int | None,
         make: Callable[[Sequence[Dealt]], T],
+        done: Callable[[], int] = lambda: 0,
     ) -> None:
         self._plan = lambda epoch: plan(
             tokens, comparisons, size, processes=share.of, order=None if seed is None else (seed, epoch)
         )
         self._deal = lambda batch: deal(batch, tokens, share)
         self._make = make
+        self._done = done
         self._length = len(self._plan(0))
-        self._epoch, self._given = 0, 0
+        self._epoch = 0
 
     batch_sampler: None = None  # Lightning asks for it where there is a sampler
 
@@ -143,19 +146,15 @@ class Batches(Generic[T]):
         self._epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell how many batches of this epoch were given out."""
-        return {"given": self._given}
+        """Say that this loader can go on: the trainer's own count of batches, asked for at the start of an epoch, is its state."""
+        return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind the batches that were given out before."""
-        self._given = state["given"] % self._length
+        """Nothing to load; Lightning asks for the loader before it reads a checkpoint, and so would come too late."""
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[T]:
-        batches = self._plan(self._epoch)
-        start, self._given = self._given % self._length, self._given % self._length
-        for batch in batches[start:]:
-            self._given += 1
+        for batch in self._plan(self._epoch)[self._done() :]:
             yield self._make(self._deal(batch))

@@ -48,7 +48,30 @@ class Best(WholeCheckpoint):
 
 
 class Latest(WholeCheckpoint):
-    """Keeps everything that is needed to go on after a crash."""
+    """Keeps everything that is needed to go on after a crash: every so often, and after each validation.
+
+    Not between the last batch before a validation and that validation, as Lightning would go on without it.
+    """
+
+    def on_train_batch_end(  # type: ignore[override]
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        index: int,  # noqa: ANN401 - Lightning's signature
+    ) -> None:
+        """Save when it is time."""
+        every = trainer.val_check_batch
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if not last and (not isinstance(every, int) or (index + 1) % every):
+            super().on_train_batch_end(trainer, module, outputs, batch, index)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Save after each validation of a fit."""
+        super().on_validation_end(trainer, module)
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
 class History(L.Callback):

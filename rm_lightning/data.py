@@ -21,7 +21,7 @@ from rm_lightning.store import Store, open_store
 from rm_lightning.text import TextEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
     from torch import Tensor
@@ -157,7 +157,7 @@ class PreferenceData(L.LightningDataModule):
 
     def train_dataloader(self) -> Batches[Batch]:
         """Batches in a new seeded order every epoch."""
-        return self._batches("train", seed=self.seed)
+        return self._batches("train", seed=self.seed, done=self._done)
 
     def val_dataloader(self) -> Batches[Batch] | list[Batch]:
         """Batches of the prompts that choose the checkpoint."""
@@ -257,13 +257,18 @@ class PreferenceData(L.LightningDataModule):
                         np.isin(self._parts[name].store.keys, trained).sum()
                     )
 
-    def _batches(self, name: str, *, seed: int | None = None, everything: Part | None = None) -> Batches[Batch]:
+    def _batches(
+        self, name: str, *, seed: int | None = None, everything: Part | None = None, done: Callable[[], int] = lambda: 0
+    ) -> Batches[Batch]:
         store, places = everything or self._parts[name]
         rows = np.cumsum(store.comparisons) - store.comparisons
         make = lambda dealt: self._collate(
             store, [item._replace(place=int(places[item.place])) for item in dealt], rows
         )  # noqa: E731
-        return Batches(store.tokens[places], store.comparisons[places], self.size, self._share(), seed, make)
+        return Batches(store.tokens[places], store.comparisons[places], self.size, self._share(), seed, make, done)
+
+    def _done(self) -> int:
+        return 0 if self.trainer is None else int(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready)
 
     def _share(self) -> Share:
         told = getattr(getattr(self.trainer, "strategy", None), "distributed_sampler_kwargs", None)

@@ -46,12 +46,17 @@ def curve(output: Path) -> list[dict[str, float]]:
     return found
 
 
-@pytest.mark.parametrize("steps", [3, 8, 13])
+@pytest.mark.parametrize("steps", [3, 7, 8, 13])
 def test_killed_and_started_again_it_gives_the_same_losses_and_the_same_model(
     steps: int, tiny_causal: Path, pairs_file: Path, tmp_path: Path
 ) -> None:
-    """Killed in the first epoch, at its end, in the second; dropout on, so that random numbers count."""
-    more = ["--trainer.max_epochs=3", "--model.dropout=true", "--latest.every_n_train_steps=1", "--latest.train_time_interval=null"]
+    """Killed in the first epoch, before and after its validation, in the second; dropout on, so that random numbers count."""
+    more = [
+        "--trainer.max_epochs=3",
+        "--model.dropout=true",
+        "--latest.every_n_train_steps=1",
+        "--latest.train_time_interval=null",
+    ]
     whole = tmp_path / "whole" / "rm"
     main(arguments(pairs_file, tiny_causal, whole, *more))
     broken = tmp_path / "broken" / "rm"
@@ -61,7 +66,12 @@ def test_killed_and_started_again_it_gives_the_same_losses_and_the_same_model(
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not broken.exists()
     done = subprocess.run(
-        [sys.executable, "-m", "rm_lightning", *command[4:]], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "rm_lightning", *command[4:]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "going on from" in done.stderr

@@ -11,7 +11,12 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLAIN = {
-    "lsplugin.errors", "lsplugin.files", "lsplugin.preferences", "lsplugin.published", "lsplugin.console", "lsplugin.options"
+    "lsplugin.errors",
+    "lsplugin.files",
+    "lsplugin.preferences",
+    "lsplugin.published",
+    "lsplugin.console",
+    "lsplugin.options",
 }
 """What the trainers may know of lsplugin: nothing in it knows Label Studio."""
 MORE = {

@@ -35,7 +35,9 @@ def test_soft_label_is_the_cross_entropy() -> None:
     expected = -0.8 * math.log(0.75) - 0.2 * math.log(0.25)
     assert loss([math.log(3)], probability=[0.8]) == pytest.approx(expected)
     assert loss([math.log(3)], smoothing=0.2) == pytest.approx(expected)  # one label in five is wrong
-    assert loss([math.log(3)], probability=[0.9], smoothing=0.125) == pytest.approx(expected)  # 0.9 * 7/8 + 0.1 / 8 = 0.8
+    assert loss([math.log(3)], probability=[0.9], smoothing=0.125) == pytest.approx(
+        expected
+    )  # 0.9 * 7/8 + 0.1 / 8 = 0.8
 
 
 def test_soft_label_is_least_where_the_model_says_the_same() -> None:
