@@ -1,2 +1,0 @@
-def model_card(record, **more):
-    return "card"
