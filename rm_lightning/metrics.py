@@ -117,7 +117,7 @@ class PreferenceMetrics(Metric):
     def sync(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - torchmetrics' own arguments
         """Gather over processes; one that saw no comparison takes part with tables of no rows."""
         if isinstance(self.numbers, list) and not self.numbers:
-            self.numbers.append(torch.empty(0, 4, device=self.device))
+            self.numbers.append(torch.empty(0, 4, dtype=torch.float32, device=self.device))
             self.names.append(torch.empty(0, 2, dtype=torch.int64, device=self.device))
         super().sync(*args, **options)
 
@@ -133,7 +133,7 @@ class PreferenceMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Compute the scalars: see `scalars`; float32, on the metric's device, as loggers want them."""
         found = scalars(self._gathered())  # torchmetrics has gathered the states around this call
-        return {name: torch.tensor(value, device=self.device) for name, value in found.items()}
+        return {name: torch.tensor(value, dtype=torch.float32, device=self.device) for name, value in found.items()}
 
     def _gathered(self) -> Observations:
         numbers, names = dim_zero_cat(self.numbers).cpu().double(), dim_zero_cat(self.names).cpu()
