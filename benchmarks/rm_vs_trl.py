@@ -75,7 +75,7 @@ def ours(folder: Path, output: Path, steps: int, *, batch: int, share: bool) -> 
     backbone = str(folder / "backbone")
     model = RewardModel(backbone, learning_rate=RATE, share_prompts=share)
     data = PreferenceData(
-        folder / "train.jsonl", backbone, batch_size=batch, max_length=LENGTH, validation=0.01, test=0.01
+        str(folder / "train.jsonl"), backbone=backbone, batch_size=batch, max_length=LENGTH, validation=0.01, test=0.01
     )
     trainer = L.Trainer(
         max_steps=steps, accelerator="cpu", precision="32-true", gradient_clip_val=1.0, logger=False, limit_val_batches=0,

@@ -178,3 +178,8 @@ def head_of(model):
 def is_scorer(name: str) -> bool:
     """Say whether a folder or name is a classifier already."""
     return any("ForSequenceClassification" in kind for kind in load_config(name).architectures or [])
+
+
+def blocks_of(model):
+    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
+    return max(lists, key=len)

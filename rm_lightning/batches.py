@@ -125,14 +125,12 @@ class Batches(Generic[T]):
         make: Callable[[Sequence[Dealt]], T],
         done: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._plan = lambda epoch: plan(
-            tokens, comparisons, size, processes=share.of, order=None if seed is None else (seed, epoch)
-        )
-        self._deal = lambda batch: deal(batch, tokens, share)
+        self._tokens, self._comparisons = tokens, comparisons
+        self._size, self._share, self._seed = size, share, seed
+        self._epoch = 0
         self._make = make
         self._done = done
-        self._length = len(self._plan(0))
-        self._epoch = 0
+        self._length = len(self._plan())
 
     batch_sampler: None = None  # Lightning asks for it where there is a sampler
 
@@ -156,5 +154,9 @@ class Batches(Generic[T]):
         return self._length
 
     def __iter__(self) -> Iterator[T]:
-        for batch in self._plan(self._epoch)[self._done() :]:
-            yield self._make(self._deal(batch))
+        for batch in self._plan()[self._done() :]:
+            yield self._make(deal(batch, self._tokens, self._share))
+
+    def _plan(self) -> list[Places]:
+        order = None if self._seed is None else (self._seed, self._epoch)
+        return plan(self._tokens, self._comparisons, self._size, processes=self._share.of, order=order)

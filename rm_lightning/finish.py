@@ -14,10 +14,11 @@ from lsplugin.files import atomic_folder, write_json, write_text
 from lsplugin.preferences import write_pairs
 from rm_lightning.callbacks import Best, History
 from rm_lightning.card import model_card
+from rm_lightning.data import PARTS
 from rm_lightning.errors import RewardModelError
 from rm_lightning.metrics import summarise
 from rm_lightning.module import RewardModel
-from rm_lightning.report import Record, leak_warning, read_ceiling, write_report
+from rm_lightning.report import Record, floor_warning, leak_warning, read_ceiling, write_report
 from rm_lightning.sources import fingerprint
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def finish(trainer: L.Trainer, data: PreferenceData, output: Path, *, ceiling: P
         metrics=metrics,
         history=history,
         ceiling=limit,
-        counts={**data.counts},
-        notes={**data.notes},
+        data=_accounted(data),
         settings=_settings(module, trainer),
         worst=_worst(observed, data, part) if observed is not None and part is not None else [],
     )
@@ -85,8 +85,8 @@ def finish(trainer: L.Trainer, data: PreferenceData, output: Path, *, ceiling: P
 
 
 def _best(trainer: L.Trainer) -> str:
-    callback = next((callback for callback in trainer.callbacks if isinstance(callback, Best)), None)  # type: ignore[attr-defined]
-    callback = callback or trainer.checkpoint_callback
+    found: list[object] = [callback for callback in trainer.callbacks if isinstance(callback, Best)]  # type: ignore[attr-defined]
+    callback = next(iter(found), trainer.checkpoint_callback)
     if not isinstance(callback, ModelCheckpoint) or not callback.best_model_path:
         raise RewardModelError("no checkpoint was kept, so nothing can be exported: leave --best.save_top_k at 1")
     return callback.best_model_path
@@ -96,12 +96,24 @@ def _measured(
     trainer: L.Trainer, module: RewardModel, data: PreferenceData, best: str, part: str | None
 ) -> Observations | None:
     """Measure the best checkpoint on the part that is most independent; its weights are in the module then."""
+    if part is None or module.is_spread:
+        restore(module, weights_of(best))
     if part is None:
-        module.load_state_dict(weights_of(best))
         return None
     measure = trainer.test if part == "test" else trainer.validate
-    measure(module, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
+    path = None if module.is_spread else best
+    measure(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
     return module.observed["testing" if part == "test" else "validation"]
+
+
+def restore(module: RewardModel, weights: dict[str, Any]) -> None:
+    """Load whole weights into a module, also where it is spread over processes; each of them calls it."""
+    if not module.is_spread:
+        module.load_state_dict(weights)
+        return
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    set_model_state_dict(module, weights, options=StateDictOptions(full_state_dict=True))
 
 
 def weights_of(checkpoint: str) -> dict[str, Any]:
@@ -123,6 +135,13 @@ def _alone(module: RewardModel, best: str) -> RewardModel:
 def _metrics(observed: Observations | None, data: PreferenceData, part: str | None) -> dict[str, Any]:
     found = summarise(observed) if observed is not None else {}
     return {**found, "measured_on": part, "counts": {**data.counts}, "notes": {**data.notes}, "seed": data.seed}
+
+
+def _accounted(data: PreferenceData) -> dict[str, Any]:
+    """Say where every preference went: in = used + dropped."""
+    used = {name: data.counts[name] for name in PARTS if data.has(name)}
+    dropped = {name.removeprefix("dropped: "): n for name, n in data.counts.items() if name.startswith("dropped: ")}
+    return {"in": data.counts["pairs"], "used": used, "dropped": dropped}
 
 
 def _worst(observed: Observations, data: PreferenceData, part: str) -> list[dict[str, Any]]:
@@ -156,6 +175,7 @@ def _tell(metrics: dict[str, Any], part: str | None, limit: dict[str, Any] | Non
             f"{held} accuracy {metrics['accuracy']:.3f} (95% interval {low:.3f} to {high:.3f}, {metrics['decided']} pairs of "
             f"unseen prompts; always the longer answer: {metrics['length_floor']:.3f})"
         )
-        if (warning := leak_warning(metrics, limit)) is not None:
-            console.say(f"warning: {warning}")
+        for warning in (leak_warning(metrics, limit), floor_warning(metrics)):
+            if warning is not None:
+                console.say(f"warning: {warning}")
     console.say(f"wrote {output}")

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from rm_lightning.adapters import Lora, add_lora, checkpointing, compiled, export_model, freeze
-from rm_lightning.backbone import can_share, head_of, is_scorer, load_scorer, load_tokenizer, score
+from rm_lightning.backbone import blocks_of, can_share, head_of, is_scorer, load_scorer, load_tokenizer, score
 from rm_lightning.defaults import default_backbone
 from rm_lightning.errors import RewardModelError
 from rm_lightning.loss import bootstrap_weights, centring, preference_loss
@@ -98,6 +98,7 @@ class RewardModel(L.LightningModule):
         self.scorer.train()
         self.join = default_join(self.tokenizer) if join is None else join
         self.log_tie = torch.nn.Parameter(torch.zeros(1)) if ties == "davidson" else None  # as likely as half a win
+        self.is_spread = False
         self.observed: dict[str, Observations] = {}
         self.measured = torch.nn.ModuleDict({stage: PreferenceMetrics() for stage in ("validation", "testing")})
 
@@ -111,6 +112,20 @@ class RewardModel(L.LightningModule):
             checkpointing(self.scorer)
         if kept["compile"]:
             self.scorer = compiled(self.scorer)
+
+    def configure_model(self) -> None:
+        """Spread the weights over processes, block by block, under Lightning's ModelParallelStrategy (FSDP2)."""
+        if self.device_mesh is None or self.is_spread:
+            return
+        from torch.distributed.fsdp import fully_shard
+
+        if self.log_tie is not None:
+            raise RewardModelError("--model.ties davidson does not go with a model that is spread over processes: use half")
+        mesh = self.device_mesh["data_parallel"]
+        for block in blocks_of(self.scorer):
+            fully_shard(block, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+        self.is_spread = True
 
     def forward(self, texts: Packed) -> Tensor:
         """Score N answers behind their prompts: (N, K), float32."""
@@ -247,7 +262,7 @@ class RewardModel(L.LightningModule):
     def _report(self, stage: Literal["validation", "testing"], prefix: str) -> None:
         metrics = self.metrics_of(stage)
         for name, value in metrics.compute().items():
-            self.log(f"{prefix}/{name}", value, prog_bar=name in IN_BAR, rank_zero_only=False)
+            self.log(f"{prefix}/{name}", value, prog_bar=name in IN_BAR, sync_dist=True)
         self.observed[stage] = metrics.observations()
         metrics.reset()
 

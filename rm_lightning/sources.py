@@ -127,13 +127,15 @@ def _pair(raw: Raw) -> Pair:
 def _table(file: str) -> Iterator[Raw]:
     """Stream the rows of a Parquet or Arrow file, the latter in either of its two forms."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow.parquet
+
+    parquet: Any = pyarrow.parquet  # untyped
 
     number = 0
     try:
         with open_bytes(file) as stream:
             if as_path(file).suffix == ".parquet":
-                batches: Any = pq.ParquetFile(stream).iter_batches(batch_size=_BATCH)
+                batches: Any = parquet.ParquetFile(stream).iter_batches(batch_size=_BATCH)
             elif stream.read(6) == b"ARROW1":
                 reader = pa.ipc.open_file(stream)
                 batches = (reader.get_batch(place) for place in range(reader.num_record_batches))

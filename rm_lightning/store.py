@@ -111,10 +111,11 @@ class Store:
         return len(self.tokens)
 
     def __getitem__(self, place: int) -> Example:
-        row = {name: column[0].as_py() for name, column in zip(SCHEMA.names, self._table.slice(place, 1), strict=True)}
-        tree = Tree(row.pop("prompt"), row.pop("answers"))
-        del row["tokens"]
-        return Example(tree, **row)
+        columns = zip(SCHEMA.names, self._table.slice(place, 1), strict=True)
+        found: dict[str, Any] = {name: column[0].as_py() for name, column in columns}
+        tree = Tree(found.pop("prompt"), found.pop("answers"))
+        del found["tokens"]
+        return Example(tree, **found)
 
 
 def open_store(
@@ -269,8 +270,8 @@ def _example(tree: Tree, rows: Sequence[Row], places: dict[str, int], key: int) 
 def _batch(examples: Sequence[Example]) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for example in examples:
-        row = example._asdict()
-        tree = row.pop("tree")
+        tree, row = example.tree, example._asdict()
+        del row["tree"]
         for name, value in (*row.items(), ("prompt", tree.prompt), ("answers", tree.answers), ("tokens", len(tree))):
             columns[name].append(value)
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)

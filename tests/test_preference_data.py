@@ -143,8 +143,9 @@ def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
         (tmp_path / f"x.{ending}").write_text("this is no table at all, however long it may be")
         with pytest.raises(RewardModelError, match="expected an Arrow or Parquet table"):
             list(read_preferences([str(tmp_path / f"x.{ending}")], Counter()))
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(RewardModelError, match="expected .arrow or .parquet files in this folder"):
-        files_of([tmp_path / "nothing" if (tmp_path / "nothing").mkdir() else tmp_path / "nothing"])
+        files_of([tmp_path / "nothing"])
 
 
 # ------------------------------------------------------------------------------------------------------------- tokens
@@ -209,7 +210,12 @@ def test_tokens_are_made_once_for_the_same_content(
     other.write_bytes(one.read_bytes())
     made: list[Path] = []
     real = stores._make
-    monkeypatch.setattr(stores, "_make", lambda path, *rest: (made.append(path), real(path, *rest)))
+
+    def make(path: Path, *rest: Any) -> None:
+        made.append(path)
+        real(path, *rest)
+
+    monkeypatch.setattr(stores, "_make", make)
     for file in (one, one, other):
         open_store([str(file)], encoder, folder=tmp_path / "cache")
     assert len(made) == 1
@@ -404,7 +410,7 @@ def test_settings_that_cannot_be_are_named(tiny_causal: Path, tmp_path: Path) ->
         ({"tokens_per_batch": 0}, "--data.tokens_per_batch 0"),
     ):
         with pytest.raises(RewardModelError, match=told):
-            PreferenceData(**wrong)
+            PreferenceData(**wrong)  # type: ignore[arg-type]
     write_pairs(tmp_path / "p.jsonl", [Pair("day", "good", "bad")])
     data = PreferenceData(str(tmp_path / "p.jsonl"), backbone=str(tiny_causal), cache=tmp_path)
     with pytest.raises(RewardModelError, match="no pairs are left for"):
