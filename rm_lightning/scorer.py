@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -23,13 +24,6 @@ Precision = Literal["32-true", "bf16-mixed"]
 
 MEMBERS_KEY = "rlhf_members"
 """Where a model's config.json says how many heads it has; a folder without it has one."""
-
-SHARED_TOKENS = 1024
-"""Tokens of answers that may stand behind one prompt; more, where the prompt itself is longer.
-
-Every answer more saves a run of the prompt, and lengthens the row whose tokens attend to one another: the attention of g answers
-of A tokens behind P costs (P + gA)^2 / g each, least at gA = P; below a thousand tokens attention costs next to nothing.
-"""
 
 
 class Text(NamedTuple):
@@ -153,6 +147,7 @@ class _Model:
         self.model = load_scorer(name, self.tokenizer).to(device).eval()  # type: ignore[arg-type]
         self.heads = int(getattr(self.model.config, MEMBERS_KEY, None) or 1)
         self.shared = can_share(self.model)
+        self.width = self.model.score.in_features if self.shared else None
         join = getattr(self.model.config, JOIN_KEY, None)
         self.encoder = TextEncoder(self.tokenizer, join=join, max_length=window(self.model.config) or 1 << 20)
         self.device, self.tokens = device, tokens
@@ -187,7 +182,7 @@ class _Model:
     def scores(self, texts: Sequence[Text], advance: Callable[[int], object]) -> Tensor:
         """Score M texts, (M, heads), float32, on the CPU."""
         scores = torch.empty(len(texts), self.heads, device=self.device)
-        trees = grow(texts, tokens=self.tokens, share=self.shared)
+        trees = grow(texts, tokens=self.tokens, width=self.width)
         starts = [0]
         for tree in trees:
             starts.append(starts[-1] + len(tree.answers))
@@ -204,23 +199,40 @@ class _Model:
         return scores.cpu()
 
 
-def grow(texts: Sequence[Text], *, tokens: int, share: bool) -> list[Tree]:
+def grow(texts: Sequence[Text], *, tokens: int, width: int | None) -> list[Tree]:
     """Put texts that follow each other and have the same prompt into one tree, and start another where it would be too long.
 
     Args:
         texts: in an order that the trees' answers keep.
         tokens: of one tree at most, unless one text alone is longer.
-        share: otherwise every text is a tree of its own.
+        width: of the model's hidden states; None makes every text a tree of its own.
     """
     trees: list[Tree] = []
     for prompt, answer in texts:
-        if share and trees and trees[-1].prompt == prompt:
+        if width is not None and trees and trees[-1].prompt == prompt:
             own = sum(map(len, trees[-1].answers)) + len(answer)
-            if own <= max(SHARED_TOKENS, len(prompt)) and len(prompt) + own <= tokens:
+            if own <= room(len(prompt), width) and len(prompt) + own <= tokens:
                 trees[-1].answers.append(answer)
                 continue
         trees.append(Tree(prompt, [answer]))
     return trees
+
+
+def room(prompt: int, width: int) -> float:
+    """Say how many tokens of answers are best put behind one prompt.
+
+    More answers save runs of the prompt, but all tokens of a row attend to one another. A layer of width h costs 24 h^2 a token
+    in its weights and 4 L h in the attention of L tokens; attention with a mask runs at a fraction of the speed of a matrix
+    product, taken as a third. So x tokens of answers behind P of a prompt cost, for each of them,
+
+        (2 h (P + x) + (P + x)^2) / x        in units of 12 h, least at x = sqrt(P (P + 2 h)).
+
+    Args:
+        prompt: its tokens, P.
+        width: of the hidden states, h.
+    """
+    # x^2 = P^2 + 2 h P
+    return math.sqrt(prompt * (prompt + 2 * width))
 
 
 def batches(sizes: Sequence[int], *, tokens: int) -> Iterator[list[int]]:

@@ -34,7 +34,7 @@ from rm_lightning.backbone import load_scorer, load_tokenizer
 from rm_lightning.candidates import read_candidates
 from rm_lightning.errors import RewardModelError
 from rm_lightning.packing import Tree
-from rm_lightning.scorer import RewardScorer, Text, batches, find_device, grow
+from rm_lightning.scorer import RewardScorer, Text, batches, find_device, grow, room
 from rm_lightning.scoring import CHUNK, Part, model_digest, score_files
 from rm_lightning.text import JOIN_KEY
 from tests.helpers import Result, run_cli
@@ -225,19 +225,24 @@ class TestScorer:
 class TestTrees:
     def test_by_hand(self) -> None:
         texts = [Text([1], [5]), Text([1], [6, 7]), Text([2], [8]), Text([1], [9]), Text([1], [3, 3]), Text([1], [4])]
-        assert grow(texts, tokens=4, share=True) == [
+        assert grow(texts, tokens=4, width=32) == [
             Tree([1], [[5], [6, 7]]),
             Tree([2], [[8]]),
             Tree([1], [[9], [3, 3]]),
             Tree([1], [[4]]),  # a fifth token
         ]
-        assert grow(texts[:2], tokens=4, share=False) == [Tree([1], [[5]]), Tree([1], [[6, 7]])]
+        assert grow(texts[:2], tokens=4, width=None) == [Tree([1], [[5]]), Tree([1], [[6, 7]])]
         assert list(batches([3, 1, 9, 1, 2], tokens=6)) == [[1, 3, 4], [0], [2]]
 
-    def test_answers_behind_a_prompt_end_where_attention_would_cost_more_than_the_prompt(self) -> None:
-        short, long = [Text([1], [2] * 400)] * 6, [Text([1] * 3000, [2] * 400)] * 6
-        assert [len(tree.answers) for tree in grow(short, tokens=8192, share=True)] == [2, 2, 2]
-        assert [len(tree.answers) for tree in grow(long, tokens=8192, share=True)] == [6]
+    @pytest.mark.parametrize(("prompt", "width"), [(50, 384), (400, 384), (3000, 1024)])
+    def test_as_many_answers_share_a_prompt_as_cost_least(self, prompt: int, width: int) -> None:
+        def cost(answers: int) -> float:
+            return (24 * width**2 + 3 * 4 * (prompt + answers) * width) * (prompt + answers) / answers
+
+        assert room(prompt, width) == pytest.approx(min(range(1, 20_000), key=cost), abs=1)
+        texts = [Text([1] * prompt, [2] * 10)] * 2000
+        sizes = [len(tree.answers) for tree in grow(texts, tokens=10_000, width=width)]
+        assert set(sizes[:-1]) == {min(int(room(prompt, width)), 10_000 - prompt) // 10}
 
     @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
     def test_batches_hold_every_tree_once_and_no_more_tokens_than_asked(self, sizes: list[int], tokens: int) -> None:
