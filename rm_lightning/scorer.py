@@ -222,17 +222,16 @@ def room(prompt: int, width: int) -> float:
     """Say how many tokens of answers are best put behind one prompt.
 
     More answers save runs of the prompt, but all tokens of a row attend to one another. A layer of width h costs 24 h^2 a token
-    in its weights and 4 L h in the attention of L tokens; attention with a mask runs at a fraction of the speed of a matrix
-    product, taken as a third. So x tokens of answers behind P of a prompt cost, for each of them,
+    in its weights and 4 L h in the attention of L tokens. So x tokens of answers behind P of a prompt cost, for each of them,
 
-        (2 h (P + x) + (P + x)^2) / x        in units of 12 h, least at x = sqrt(P (P + 2 h)).
+        (6 h (P + x) + (P + x)^2) / x        in units of 4 h, least at x = sqrt(P (P + 6 h)).
 
     Args:
         prompt: its tokens, P.
         width: of the hidden states, h.
     """
-    # x^2 = P^2 + 2 h P
-    return math.sqrt(prompt * (prompt + 2 * width))
+    # x^2 = P^2 + 6 h P
+    return math.sqrt(prompt * (prompt + 6 * width))
 
 
 def batches(sizes: Sequence[int], *, tokens: int) -> Iterator[list[int]]:

@@ -237,7 +237,7 @@ class TestTrees:
     @pytest.mark.parametrize(("prompt", "width"), [(50, 384), (400, 384), (3000, 1024)])
     def test_as_many_answers_share_a_prompt_as_cost_least(self, prompt: int, width: int) -> None:
         def cost(answers: int) -> float:
-            return (24 * width**2 + 3 * 4 * (prompt + answers) * width) * (prompt + answers) / answers
+            return (24 * width**2 + 4 * (prompt + answers) * width) * (prompt + answers) / answers
 
         assert room(prompt, width) == pytest.approx(min(range(1, 20_000), key=cost), abs=1)
         texts = [Text([1] * prompt, [2] * 10)] * 2000
