@@ -99,8 +99,8 @@ def test_export_loads_with_plain_transformers_and_gives_our_numbers(trained: Pat
 def test_scorer_keeps_the_order_and_ignores_the_batch_size(trained: Path) -> None:
     prompts = [f"How was day {number}?" for number in range(20)]
     answers = [f"It was {'good ' * (number % 7)}day." for number in range(20)]
-    whole = RewardScorer(str(trained), batch_size=20)(prompts, answers)
-    single = RewardScorer(str(trained), batch_size=1)(prompts, answers)
+    whole = RewardScorer(str(trained), tokens_per_batch=100_000)(prompts, answers)
+    single = RewardScorer(str(trained), tokens_per_batch=1)(prompts, answers)
     assert torch.allclose(whole, single, atol=1e-5)
     assert len(whole.unique()) > 10
 
