@@ -50,14 +50,7 @@ def load_config(name: str) -> PreTrainedConfig:
 
 
 def load_scorer(
-    name: str,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    new: bool = False,
-    dropout: bool = False,
-    members=1,
-    quantize=False,
-    attention=None,
+    name: str, tokenizer: PreTrainedTokenizerBase, *, new: bool = False, dropout: bool = False
 ) -> PreTrainedModel:
     """Load a model with one output number.
 
@@ -112,14 +105,14 @@ def score(model: PreTrainedModel, packed: Packed, *, shared: bool) -> Tensor:
         scores, (N,), float32, in the order of `packed.ends`.
     """
     if shared:
-        return _head(model, hidden_states(_trunk(model), packed))[:, None]
+        return _head(model, hidden_states(_trunk(model), packed))
     input_ids, attention_mask = unfold(packed, pad=model.config.pad_token_id)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):  # encoders pool in ways of their own
         logits: Tensor = model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits.float()
+        return logits[:, 0].float()
     hidden = model.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (N, T, H)
     last = attention_mask.sum(dim=1) - 1  # (N,)
-    return _head(model, hidden[torch.arange(len(last), device=last.device), last])[:, None]
+    return _head(model, hidden[torch.arange(len(last), device=last.device), last])
 
 
 def _trunk(model: PreTrainedModel) -> PreTrainedModel:
@@ -168,18 +161,3 @@ def _check_known(name: str) -> None:
         return
     hub = urlsplit(constants.ENDPOINT)
     socket.create_connection((hub.hostname, hub.port or 443), timeout=5).close()
-
-
-def head_of(model):
-    head = getattr(model, "score", None)
-    return head if isinstance(head, torch.nn.Linear) else None
-
-
-def is_scorer(name: str) -> bool:
-    """Say whether a folder or name is a classifier already."""
-    return any("ForSequenceClassification" in kind for kind in load_config(name).architectures or [])
-
-
-def blocks_of(model):
-    lists = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList)]
-    return max(lists, key=len)
