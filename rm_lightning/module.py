@@ -67,7 +67,7 @@ class RewardModel(L.LightningModule):
 
     def forward(self, texts: Packed) -> Tensor:
         """Score N answers behind their prompts: (N,), float32."""
-        return score(self.scorer, texts, shared=self.shared)
+        return score(self.scorer, texts, shared=self.shared)[:, 0]
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
         """One step: the Bradley-Terry loss of a batch of pairs."""

@@ -57,5 +57,5 @@ class RewardScorer:
             rows = order[start : start + self.batch_size]
             packed = pack([trees[row] for row in rows], pad=int(self.tokenizer.pad_token_id))
             moved = Packed(*(part.to(self.device) for part in packed))
-            scores[rows] = score(self.model, moved, shared=self.shared).cpu()
+            scores[rows] = score(self.model, moved, shared=self.shared)[:, 0].cpu()
         return scores
