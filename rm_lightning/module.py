@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning as L
 import torch
 
-from rm_lightning.adapters import Lora, add_lora, checkpointing, compiled, export_model, freeze
-from rm_lightning.backbone import blocks_of, can_share, head_of, is_scorer, load_scorer, load_tokenizer, score
+from rm_lightning.adapters import Lora, add_lora, checkpointing, compiled, export_model
+from rm_lightning.backbone import can_share, is_scorer, load_scorer, load_tokenizer, score
 from rm_lightning.defaults import default_backbone
 from rm_lightning.errors import RewardModelError
 from rm_lightning.loss import bootstrap_weights, centring, preference_loss
 from rm_lightning.metrics import PreferenceMetrics
+from rm_lightning.parts import blocks, freeze, reads_last, trunk
 from rm_lightning.text import JOIN_KEY, default_join
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class RewardModel(L.LightningModule):
         centre: weight of the squared sum of both scores, which keeps scores around 0; 0.01 is usual.
         lora: low-rank adapters instead of all weights.
         quantize: load the backbone in 4 bits (QLoRA; needs `lora` and the extra qlora).
-        freeze: how many of the lower blocks stay as they are, with the embeddings.
+        freeze: keep the embeddings and so many of the lower blocks as they are; None trains all.
         checkpointing: compute activations again in the backward pass, which saves memory for time.
         compile: compile the backbone with torch.compile.
         attention: transformers' attention implementation; its own choice when None.
@@ -76,7 +77,7 @@ class RewardModel(L.LightningModule):
         centre: float = 0.0,
         lora: Lora | None = None,
         quantize: bool = False,  # noqa: FBT001, FBT002
-        freeze: int = 0,
+        freeze: int | None = None,
         checkpointing: bool = False,  # noqa: FBT001, FBT002
         compile: bool = False,  # noqa: A002, FBT001, FBT002
         attention: str | None = None,
@@ -91,10 +92,10 @@ class RewardModel(L.LightningModule):
         self.scorer = load_scorer(
             name, self.tokenizer, new=True, dropout=dropout, members=members, quantize=quantize, attention=attention
         )
-        if not is_scorer(name) and (head := head_of(self.scorer)) is not None:
-            torch.nn.init.normal_(head.weight, std=head_std)
-        self._adapt(kept)
+        if not is_scorer(name) and reads_last(self.scorer):
+            torch.nn.init.normal_(self.scorer.score.weight, std=head_std)
         self.shared = share_prompts and can_share(self.scorer)
+        self._adapt(kept)
         self.scorer.train()
         self.join = default_join(self.tokenizer) if join is None else join
         self.log_tie = torch.nn.Parameter(torch.zeros(1)) if ties == "davidson" else None  # as likely as half a win
@@ -104,14 +105,14 @@ class RewardModel(L.LightningModule):
 
     def _adapt(self, kept: dict[str, Any]) -> None:
         """Change which weights learn, and how the backward pass is made."""
-        if kept["freeze"]:
+        if kept["freeze"] is not None:
             freeze(self.scorer, kept["freeze"])
         if kept["lora"] is not None:
-            self.scorer = add_lora(self.scorer, Lora(**self.hparams["lora"]))
+            add_lora(self.scorer, Lora(**self.hparams["lora"]))
         if kept["checkpointing"]:
             checkpointing(self.scorer)
         if kept["compile"]:
-            self.scorer = compiled(self.scorer)
+            compiled(self.scorer)
 
     def configure_model(self) -> None:
         """Spread the weights over processes, block by block, under Lightning's ModelParallelStrategy (FSDP2)."""
@@ -120,9 +121,11 @@ class RewardModel(L.LightningModule):
         from torch.distributed.fsdp import fully_shard
 
         if self.log_tie is not None:
-            raise RewardModelError("--model.ties davidson does not go with a model that is spread over processes: use half")
+            raise RewardModelError(
+                "--model.ties davidson does not go with a model that is spread over processes: use half"
+            )
         mesh = self.device_mesh["data_parallel"]
-        for block in blocks_of(self.scorer):
+        for block in blocks(trunk(self.scorer)) or ():
             fully_shard(block, mesh=mesh)
         fully_shard(self, mesh=mesh)
         self.is_spread = True

@@ -13,15 +13,19 @@ tree; shorter trees share a row, longest first, each where it leaves the least r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from rm_lightning.masks import masks_for
+from rm_lightning.parts import blocks
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 NOBODY = -1
 """The tree of a padding token."""
@@ -90,31 +94,49 @@ def pack(trees: Sequence[Tree], *, pad: int) -> Packed:
     return Packed(input_ids, position_ids, owner, branch, torch.tensor(ends))
 
 
-def visible(packed: Packed) -> Tensor:
-    """Say who sees whom: token q sees token k when k comes no later, both are of one tree, and k is of the prompt or q's answer.
-
-    A padding token sees the padding before it and itself, so that no row of a softmax is empty.
-
-    Returns:
-        (R, 1, L, L), True where the row's token sees the column's.
-    """
-    same = packed.tree[:, :, None] == packed.tree[:, None, :]  # (R, L, L)
-    shared = packed.branch[:, None, :] == 0
-    own = packed.branch[:, :, None] == packed.branch[:, None, :]
-    length = packed.tree.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool, device=packed.tree.device).tril()
-    return (same & (shared | own) & earlier)[:, None]
-
-
 def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
     """Give the hidden state of each answer's last token, (N, H), from a causal backbone without its head."""
-    mask = visible(packed)
-    if model.config._attn_implementation != "sdpa":  # noqa: SLF001 - others add the mask to the scores
-        mask = torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
-    out = model(
-        input_ids=packed.input_ids, attention_mask=mask, position_ids=packed.position_ids, use_cache=False
-    ).last_hidden_state  # (R, L, H)
+    with _last_block_at(model, packed.ends):
+        out = model(
+            input_ids=packed.input_ids,
+            attention_mask=masks_for(model, packed),
+            position_ids=packed.position_ids,
+            use_cache=False,
+        ).last_hidden_state  # (R, L, H)
     return out.flatten(0, 1)[packed.ends]  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _last_block_at(model: PreTrainedModel, ends: Tensor) -> Iterator[None]:
+    """Run the last block's feed-forward layer only where something is read: it looks at one token at a time.
+
+    Args:
+        model: a backbone without its head.
+        ends: (N,) in the flattened rows; elsewhere the layer gives zeros.
+    """
+    last: Any = (blocks(model) or [None])[-1]
+    mlp: Any = getattr(last, "mlp", None)
+    # a checkpointed block runs a second time in the backward pass, when this is over; a compiled one is not to be changed
+    again = getattr(last, "gradient_checkpointing", False) or model._compiled_call_impl is not None  # noqa: SLF001
+    if mlp is None or again:
+        yield
+        return
+    before = vars(mlp).get("forward")
+    whole = mlp.forward
+
+    def forward(hidden: Tensor) -> Tensor:  # (R, L, H)
+        some: Tensor = whole(hidden.flatten(0, 1)[None, ends])[0]  # (N, H)
+        full = some.new_zeros(hidden.shape[0] * hidden.shape[1], some.shape[1])
+        return full.index_copy(0, ends, some).view(*hidden.shape[:2], -1)
+
+    mlp.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del mlp.forward
+        else:
+            mlp.forward = before
 
 
 def unfold(packed: Packed, *, pad: int) -> tuple[Tensor, Tensor]:
@@ -132,33 +154,30 @@ def unfold(packed: Packed, *, pad: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def can_branch(model: PreTrainedModel, *, tolerance: float = 1e-3) -> bool:
-    """Find out whether a backbone reads trees as it reads texts: encoders, sliding windows and recurrent layers do not.
+    """Find out whether a backbone reads trees as it reads texts: encoders and recurrent layers do not.
 
     It must be causal: another last token changes nothing before it. And three made trees, read both ways, must come out alike:
-    with what a backbone ignores or refuses, the two differ by far more than rounding.
+    with what a backbone ignores or refuses, the two differ by far more than rounding. A sliding window is tried out at three
+    tokens, as its own length may be thousands.
 
     Args:
         model: without its head.
         tolerance: largest difference, as a share of the largest hidden state.
     """
     trees = [Tree([1, 2, 3, 2], [[1, 3], [2, 2, 1]]), Tree([2], [[3, 1, 1]]), Tree([], [[1, 2], [3]])]
+    if any(isinstance(getattr(model.config, name, None), int) for name in LOCAL):
+        return False
     training = model.training
     model.eval()  # type: ignore[no-untyped-call]
     try:
-        one, other = (
-            model(input_ids=torch.tensor([[1, 2, last]], device=model.device)).last_hidden_state for last in (1, 2)
-        )
-        if (one[0, 0] - other[0, 0]).abs().max() > 1e-6 * one.abs().max():
-            return False
-        packed = hidden_states(model, Packed(*(part.to(model.device) for part in pack(trees, pad=0))))
-        alone = [
-            model(
-                input_ids=torch.tensor([tree.prompt + answer], device=model.device), use_cache=False
-            ).last_hidden_state[0, -1]
-            for tree in trees
-            for answer in tree.answers
-        ]
+        with _narrow(model.config):
+            one, other = (_states(model, [1, 2, last]) for last in (1, 2))
+            if (one[0] - other[0]).abs().max() > 1e-6 * one.abs().max():
+                return False
+            packed = hidden_states(model, Packed(*(part.to(model.device) for part in pack(trees, pad=0))))
+            alone = [_states(model, tree.prompt + answer)[-1] for tree in trees for answer in tree.answers]
     except (
+        AttributeError,
         TypeError,
         ValueError,
         RuntimeError,
@@ -169,6 +188,30 @@ def can_branch(model: PreTrainedModel, *, tolerance: float = 1e-3) -> bool:
         model.train(training)
     expected = torch.stack(alone).float()
     return bool((packed.float() - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+LOCAL = ("window_size", "attention_window", "attention_chunk_size")
+"""Config keys of attention that looks at places in the row, not at positions; too long to be tried out."""
+
+
+def _states(model: PreTrainedModel, text: list[int]) -> Tensor:
+    """Read one text alone: (T, H)."""
+    states: Tensor = model(input_ids=torch.tensor([text], device=model.device)).last_hidden_state[0]
+    return states
+
+
+@contextmanager
+def _narrow(config: PreTrainedConfig) -> Iterator[None]:
+    """Make a sliding window so narrow that few tokens show what it does."""
+    window = getattr(config, "sliding_window", None)
+    if window is None:
+        yield
+        return
+    config.sliding_window = min(window, 3)
+    try:
+        yield
+    finally:
+        config.sliding_window = window
 
 
 def _fit(sizes: Sequence[int]) -> tuple[int, list[tuple[int, int]]]:

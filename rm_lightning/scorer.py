@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from jinja2 import TemplateError
 
-from rm_lightning.backbone import can_share, load_scorer, load_tokenizer, score, window
+from rm_lightning.backbone import MEMBERS_KEY, can_share, load_scorer, load_tokenizer, score, window
 from rm_lightning.errors import RewardModelError
 from rm_lightning.packing import Packed, Tree, pack
 from rm_lightning.text import JOIN_KEY, TextEncoder
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from lsplugin.preferences import Prompt
 
 Precision = Literal["32-true", "bf16-mixed"]
-
-MEMBERS_KEY = "rlhf_members"
-"""Where a model's config.json says how many heads it has; a folder without it has one."""
 
 
 class Text(NamedTuple):
@@ -191,8 +188,6 @@ class _Model:
             moved = Packed(*(part.to(self.device) for part in packed))
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.mixed):
                 found = score(self.model, moved, shared=self.shared)  # (answers of the batch, heads)
-            if found.ndim == 1:  # until merged
-                found = found[:, None]
             rows = [row for tree in batch for row in range(starts[tree], starts[tree + 1])]
             scores[torch.tensor(rows, device=self.device)] = found
             advance(len(rows))
