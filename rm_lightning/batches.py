@@ -144,7 +144,7 @@ class Batches(Generic[T]):
         self._epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Say that this loader can go on: the trainer's own count of batches, asked for at the start of an epoch, is its state."""
+        """Say that this loader can go on; its state is the trainer's own count of batches, asked for when an epoch begins."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

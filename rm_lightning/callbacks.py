@@ -1,4 +1,4 @@
-"""What happens beside the training: checkpoints that are whole or not there, the history for the report, predictions to a file."""
+"""What happens beside the training: checkpoints, whole or not there; the history for the report; predictions to a file."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ class Latest(WholeCheckpoint):
     Not between the last batch before a validation and that validation, as Lightning would go on without it.
     """
 
-    def on_train_batch_end(  # type: ignore[override]
+    def on_train_batch_end(
         self,
         trainer: L.Trainer,
         module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        index: int,  # noqa: ANN401 - Lightning's signature
+        outputs: Any,  # noqa: ANN401 - Lightning's signature
+        batch: Any,  # noqa: ANN401
+        index: int,
     ) -> None:
         """Save when it is time."""
         every = trainer.val_check_batch

@@ -17,9 +17,9 @@ from rm_lightning.data import PreferenceData
 from rm_lightning.defaults import default_backbone, default_pairs
 from rm_lightning.errors import RewardModelError
 from rm_lightning.finish import MARKER, finish
-from rm_lightning.report import read_ceiling
 from rm_lightning.module import LEARNING_RATE, RewardModel
 from rm_lightning.quiet import quiet
+from rm_lightning.report import read_ceiling
 from rm_lightning.resume import begin, end, logs
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class RewardCLI(LightningCLI):
         return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in KEPT}
 
     def before_instantiate_classes(self) -> None:
-        """Say which default is used; choose a precision that fits the device and a place for the logs; go on where a run broke off."""
+        """Say which default is used; choose a precision and a place for the logs; go on where a run broke off."""
         config = self.config[self.subcommand]
         _defaults(config)
         if config.trainer.precision is None:  # bf16 autocast is slower than float32 on CPUs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - LightningCLI reads the annotation
 from typing import TYPE_CHECKING, NamedTuple
 
 import lightning as L
@@ -83,8 +83,8 @@ class PreferenceData(L.LightningDataModule):
             and counted.
         validation: share of the prompts on which the best checkpoint is chosen; 0 keeps the last one.
         test: share of the prompts on which nothing is chosen and accuracy is reported.
-        balance: with `prompts`, the comparisons of one ranking share one weight, so that no prompt counts twice (Ouyang et al. 2022,
-            arXiv 2203.02155, section 3.5); with `pairs`, each counts.
+        balance: with `prompts`, the comparisons of one ranking share one weight, so that no prompt counts twice (Ouyang et al.
+            2022, arXiv 2203.02155, section 3.5); with `pairs`, each counts.
         seed: of the split and of the order.
         cache: folder of the tokens, which are made once; in the user's cache when None.
     """
@@ -107,7 +107,11 @@ class PreferenceData(L.LightningDataModule):
     ) -> None:
         super().__init__()
         _check(batch_size, tokens_per_batch, max_length, validation, test, balance)
-        self.named = {"train": pairs, "validation": validation_pairs, "test": test_pairs}
+        self.named: dict[str, list[str] | str | None] = {
+            "train": pairs,
+            "validation": validation_pairs,
+            "test": test_pairs,
+        }
         self.backbone = backbone
         self.join = join
         self.size = Size(batch_size, tokens_per_batch)
@@ -209,7 +213,7 @@ class PreferenceData(L.LightningDataModule):
     def _stores(self) -> dict[str, Store]:
         if self._opened:
             return self._opened
-        named = dict(self.named)
+        named: dict[str, list[str] | str | None] = dict(self.named)
         if all(paths is None for paths in named.values()):
             named["train"] = str(default_pairs(self.seed))
         for part, paths in named.items():
@@ -238,11 +242,12 @@ class PreferenceData(L.LightningDataModule):
     def _check_parts(self, stage: str) -> None:
         names = ", ".join(file for files in self.files.values() for file in files)
         usable = sum(self.counts[name] for name in PARTS)
+        reasons = "".join(f"; {count} {reason}" for reason, count in self.counts.items() if "dropped" in reason)
         for name, part in self._parts.items():
             if not len(part.places):
                 raise RewardModelError(
-                    f"{names}: no pairs are left for {name} ({usable} of {self.counts['pairs']} are usable"
-                    f"{''.join(f'; {n} {reason}' for reason, n in self.counts.items() if 'dropped' in reason)}); more prompts are needed"
+                    f"{names}: no pairs are left for {name} ({usable} of {self.counts['pairs']} are usable{reasons}); "
+                    "more prompts are needed"
                 )
         needed = {"fit": "train", "validate": "validation", "test": "test"}.get(stage, "train")
         if needed not in self._parts:
@@ -262,9 +267,10 @@ class PreferenceData(L.LightningDataModule):
     ) -> Batches[Batch]:
         store, places = everything or self._parts[name]
         rows = np.cumsum(store.comparisons) - store.comparisons
-        make = lambda dealt: self._collate(
-            store, [item._replace(place=int(places[item.place])) for item in dealt], rows
-        )  # noqa: E731
+
+        def make(dealt: Sequence[Dealt]) -> Batch:
+            return self._collate(store, [item._replace(place=int(places[item.place])) for item in dealt], rows)
+
         return Batches(store.tokens[places], store.comparisons[places], self.size, self._share(), seed, make, done)
 
     def _done(self) -> int:

@@ -93,7 +93,7 @@ class RewardModel(L.LightningModule):
             name, self.tokenizer, new=True, dropout=dropout, members=members, quantize=quantize, attention=attention
         )
         if not is_scorer(name) and reads_last(self.scorer):
-            torch.nn.init.normal_(self.scorer.score.weight, std=head_std)
+            torch.nn.init.normal_(self.scorer.get_parameter("score.weight"), std=head_std)
         self.shared = share_prompts and can_share(self.scorer)
         self._adapt(kept)
         self.scorer.train()

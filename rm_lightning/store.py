@@ -270,10 +270,10 @@ def _example(tree: Tree, rows: Sequence[Row], places: dict[str, int], key: int) 
 def _batch(examples: Sequence[Example]) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for example in examples:
-        tree, row = example.tree, example._asdict()
-        del row["tree"]
-        for name, value in (*row.items(), ("prompt", tree.prompt), ("answers", tree.answers), ("tokens", len(tree))):
-            columns[name].append(value)
+        tree = example.tree
+        row = example._asdict() | {"prompt": tree.prompt, "answers": tree.answers, "tokens": len(tree)}
+        for name, column in columns.items():
+            column.append(row[name])
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
 

@@ -61,7 +61,7 @@ SHAPES: dict[str, tuple[dict[str, Any], Any]] = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_in_every_file_is_the_same_preference(shape: str, form: str, tmp_path: Path) -> None:
     row, prompt = SHAPES[shape]
-    path = tmp_path / f"rows.{form.split()[0]}"
+    path = tmp_path / f"rows.{form.split(maxsplit=1)[0]}"
     if form == "jsonl":
         write_jsonl(path, [row, row])
     elif form == "jsonl.gz":
