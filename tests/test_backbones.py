@@ -459,6 +459,6 @@ def test_flex_attention_has_the_gradients_of_one_text_at_a_time(tiny_causal: Pat
     model.cuda()
     trees = forest(tokenizer.vocab_size)
     packed = Packed(*(part.cuda() for part in pack(trees, pad=0)))
-    found = gradients(model.cpu(), hidden_states(trunk(model.cuda()), packed).cpu())
+    found = gradients(model, hidden_states(trunk(model), packed).cpu())
     expected = gradients(plain, hidden_states(trunk(plain), pack(trees, pad=0)))
     assert all(same(found[name].cpu(), expected[name], share=1e-3) for name in found)
