@@ -202,7 +202,8 @@ class PreferenceData(L.LightningDataModule):
         number = row - int(store.comparisons[:place].sum())
         files = self.files[part if part in self.files else "train"]
         texts = (example.tree.prompt, *(example.tree.answers[i[number]] for i in (example.better, example.worse)))
-        prompt, chosen, rejected = (self.encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in texts)
+        decode = self.encoder.tokenizer.decode
+        prompt, chosen, rejected = (str(decode(ids, skip_special_tokens=True)) for ids in texts)
         return {
             "where": f"{files[example.file]}, line {example.number[number]}",
             "prompt": prompt,

@@ -28,9 +28,9 @@ def preference_loss(
 
         loss = -p log P(win) - (1 - p) log P(loss)
 
-    where P(win) = sigmoid(d) after Bradley and Terry (1952); as a reward model's loss, Ouyang et al. 2022 (arXiv 2203.02155),
-    equation 1; the margin, Touvron et al. 2023 (arXiv 2307.09288), equation 2; the smoothing, Wang et al. 2024 (arXiv 2401.06080),
-    section 2.3. With `log_tie`, ties are an outcome of their own, after Davidson (1970), with v = exp(log_tie):
+    where P(win) = sigmoid(d) after Bradley and Terry (1952); as a reward model's loss, Ouyang et al. 2022 (arXiv
+    2203.02155), equation 1; the margin, Touvron et al. 2023 (arXiv 2307.09288), equation 2; the smoothing, Wang et al. 2024
+    (arXiv 2401.06080), section 2.3. With `log_tie`, ties are an outcome of their own, after Davidson (1970), with v = exp(log_tie):
 
         P(win) = e^(d/2) / (e^(d/2) + e^(-d/2) + v),  P(tie) = v / (e^(d/2) + e^(-d/2) + v),  loss = -log P(tie) where p = 1/2
 
@@ -57,7 +57,7 @@ def preference_loss(
 
 
 def centring(better: Tensor, worse: Tensor) -> Tensor:
-    """Square of the sum of both scores, which keeps scores around zero (Eisenstein et al. 2023, arXiv 2312.09244, section 3.1)."""
+    """Square of the sum of both scores, which keeps scores around 0 (Eisenstein et al. 2023, arXiv 2312.09244, section 3.1)."""
     return (better + worse) ** 2
 
 

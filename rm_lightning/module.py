@@ -152,7 +152,7 @@ class RewardModel(L.LightningModule):
             prog_bar=True,
             batch_size=len(cost),
         )
-        # The mean over all processes' comparisons: gradients are averaged over processes, so each brings its part times their number.
+        # Gradients are averaged over processes, so each brings its part of the mean times their number.
         return processes * (weight * cost).sum() / whole[1]
 
     def _cost(self, better: Tensor, worse: Tensor, batch: Batch) -> Tensor:

@@ -1,8 +1,8 @@
 """Preferences as tokens on disk: made once for what the files hold, then read in place, however many there are.
 
-One Arrow file a data set, memory-mapped, with its counts beside it. A row is a prompt with its answers and everything that was said of them (an `Example`):
-rows that follow each other with the same prompt, of the same task, that share an answer are one ranking and are computed
-together, up to nine answers (the most in Ouyang et al. 2022, arXiv 2203.02155, section 3.5).
+One Arrow file a data set, memory-mapped, with its counts beside it. A row is a prompt with its answers and everything that was
+said of them (an `Example`): rows that follow each other with the same prompt, of the same task, that share an answer are one
+ranking and are computed together, up to nine answers (the most in Ouyang et al. 2022, arXiv 2203.02155, section 3.5).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 from array import array
 from collections import Counter
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,6 +26,7 @@ from rm_lightning.sources import Row, fingerprint, read_preferences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -142,7 +142,7 @@ def open_store(
                 _make(path, files, encoder, tell or (lambda _: None))
     except OSError as error:
         raise RewardModelError(
-            f"{folder}: tokens cannot be written here ({error.strerror or error}); make room, or name another folder with --data.cache"
+            f"{folder}: tokens cannot be written here ({error.strerror or error}); make room, or name another with --data.cache"
         ) from None
     os.utime(path)  # the latest use, for whoever clears the cache
     return Store(path)
@@ -170,7 +170,7 @@ def _make(path: Path, files: Sequence[str], encoder: TextEncoder, tell: Callable
     notes: Counter[str] = Counter()
     seen, cuts = _Seen(), encoder.cuts
     read = _counted(read_preferences(files, counts), counts, tell)
-    with atomic_file(path, private=True) as temporary:
+    with atomic_file(path, private=True) as temporary:  # noqa: SIM117 - the writer is closed before the file is put in place
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
             for chunk in _chunks(_rankings(row for row in read if _usable(row.pair, counts))):
                 examples = list(_encoded(chunk, encoder, counts, notes))
@@ -236,8 +236,8 @@ def _encoded(
     """Tokenise rankings; comparisons of an answer that is too long are dropped, and answers that nothing is left of."""
     texts: list[tuple[Prompt, list[str]]] = []
     for group in groups:
-        answers = dict.fromkeys(text for row in group for text in (row.pair.chosen, row.pair.rejected))
-        texts.append((group[0].pair.prompt, list(answers)))
+        several = dict.fromkeys(text for row in group for text in (row.pair.chosen, row.pair.rejected))
+        texts.append((group[0].pair.prompt, list(several)))
     limit = encoder.max_length
     for group, (prompt, answers), tree in zip(groups, texts, encoder.trees(texts), strict=True):
         fits = {text for text, ids in zip(answers, tree.answers, strict=True) if len(ids) <= limit}
@@ -271,7 +271,7 @@ def _batch(examples: Sequence[Example]) -> pa.RecordBatch:
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     for example in examples:
         tree = example.tree
-        row = example._asdict() | {"prompt": tree.prompt, "answers": tree.answers, "tokens": len(tree)}
+        row: dict[str, Any] = {**example._asdict(), "prompt": tree.prompt, "answers": tree.answers, "tokens": len(tree)}
         for name, column in columns.items():
             column.append(row[name])
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)

@@ -14,7 +14,7 @@ class FullyShard(ModelParallelStrategy):
     whole model, so that one process can export it.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - its own options
         super().__init__(**{"save_distributed_checkpoint": False, **options})
 
     def setup_environment(self) -> None:

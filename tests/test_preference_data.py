@@ -144,7 +144,7 @@ def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
         with pytest.raises(RewardModelError, match="expected an Arrow or Parquet table"):
             list(read_preferences([str(tmp_path / f"x.{ending}")], Counter()))
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(RewardModelError, match="expected .arrow or .parquet files in this folder"):
+    with pytest.raises(RewardModelError, match=r"expected \.arrow or \.parquet files in this folder"):
         files_of([tmp_path / "nothing"])
 
 
@@ -415,7 +415,7 @@ def test_settings_that_cannot_be_are_named(tiny_causal: Path, tmp_path: Path) ->
     data = PreferenceData(str(tmp_path / "p.jsonl"), backbone=str(tiny_causal), cache=tmp_path)
     with pytest.raises(RewardModelError, match="no pairs are left for"):
         data.setup("fit")
-    with pytest.raises(RewardModelError, match="there is nothing for train: name files with --data.pairs"):
+    with pytest.raises(RewardModelError, match=r"there is nothing for train: name files with --data\.pairs"):
         PreferenceData(test_pairs=str(tmp_path / "p.jsonl"), backbone=str(tiny_causal), cache=tmp_path).setup("fit")
 
 
