@@ -30,7 +30,7 @@ def preference_loss(
 
     where P(win) = sigmoid(d) after Bradley and Terry (1952); as a reward model's loss, Ouyang et al. 2022 (arXiv
     2203.02155), equation 1; the margin, Touvron et al. 2023 (arXiv 2307.09288), equation 2; the smoothing, Wang et al. 2024
-    (arXiv 2401.06080), section 2.3. With `log_tie`, ties are an outcome of their own, after Davidson (1970), with v = exp(log_tie):
+    (arXiv 2401.06080), section 2.3. With `log_tie`, ties are an outcome of their own (Davidson 1970), with v = exp(log_tie):
 
         P(win) = e^(d/2) / (e^(d/2) + e^(-d/2) + v),  P(tie) = v / (e^(d/2) + e^(-d/2) + v),  loss = -log P(tie) where p = 1/2
 
