@@ -219,8 +219,15 @@ def window(config: PreTrainedConfig) -> int | None:
     """Most tokens that a model can read at once, where its config says so."""
     for name in ("max_position_embeddings", "n_positions"):
         if isinstance(length := getattr(config, name, None), int):
-            return length
+            return length - (int(config.pad_token_id or 0) + 1 if config.model_type in AFTER_PAD else 0)
     return None
+
+
+AFTER_PAD = {
+    *("camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"),
+    *("xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
+"""Kinds of model whose positions count from behind the pad token's number, so that their tables hold fewer texts than rows."""
 
 
 @contextmanager

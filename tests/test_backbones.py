@@ -13,7 +13,7 @@ import transformers as hf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rm_lightning.adapters import Lora, add_lora, checkpointing, compiled, export_model
-from rm_lightning.backbone import MEMBERS_KEY, can_share, load_scorer, load_tokenizer, score
+from rm_lightning.backbone import MEMBERS_KEY, can_share, load_scorer, load_tokenizer, score, window
 from rm_lightning.errors import RewardModelError
 from rm_lightning.masks import masks_for, visible
 from rm_lightning.packing import Packed, Tree, hidden_states, pack, unfold
@@ -462,3 +462,16 @@ def test_flex_attention_has_the_gradients_of_one_text_at_a_time(tiny_causal: Pat
     found = gradients(model, hidden_states(trunk(model), packed).cpu())
     expected = gradients(plain, hidden_states(trunk(plain), pack(trees, pad=0)))
     assert all(same(found[name].cpu(), expected[name], share=1e-3) for name in found)
+
+
+def test_the_longest_text_that_a_roberta_reads_is_shorter_than_its_table() -> None:
+    from transformers import RobertaConfig, RobertaModel
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(vocab_size=20, max_position_embeddings=18, pad_token_id=1, **sizes)
+    longest = window(config)
+    assert longest == 16
+    model = RobertaModel(config)
+    assert model(input_ids=torch.full((1, longest), 5)).last_hidden_state.shape == (1, 16, 8)
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, longest + 1), 5))
