@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from argparse import RawDescriptionHelpFormatter
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from jsonargparse import Namespace
+from jsonargparse import DefaultHelpFormatter, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lsplugin import console
@@ -28,7 +31,47 @@ if TYPE_CHECKING:
 DEMO_LEARNING_RATE = 5e-4
 """What the demo world's tiny model takes; used when no backbone and no other rate is named."""
 
-KEPT = ("fit", "validate", "test", "predict")
+PROGRAM = "python -m rm_lightning"
+
+COMMANDS = {
+    "fit": f"""Train a reward model on comparisons, test it on held-out prompts, and write it to --output.
+
+example:
+  {PROGRAM} fit --data.pairs pairs.jsonl --model.backbone gpt2 --output runs/rm
+
+--config NAME takes a ready configuration ({{ready}});
+options after it win. The same command again goes on where it was interrupted. Without --model.backbone and
+--data.pairs, the demo world's small ones are used.""",
+    "validate": f"""Measure a model on the prompts that choose the checkpoint, and print the figures.
+
+example:
+  {PROGRAM} validate --model.backbone runs/rm --data.validation_pairs pairs.jsonl""",
+    "test": f"""Measure a model on the prompts that choose nothing, and print the figures.
+
+example:
+  {PROGRAM} test --model.backbone runs/rm --data.test_pairs pairs.jsonl""",
+    "predict": f"""Score both answers of every comparison, and write them to --output as JSON lines.
+
+example:
+  {PROGRAM} predict --model.backbone runs/rm --data.pairs pairs.jsonl --output scores.jsonl""",
+}
+"""What each command's help begins with."""
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the lines of a description as they are."""
+
+
+class Parser(LightningArgumentParser):
+    """Says what is wrong with the arguments in one line, not below some hundred lines of options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise it as a mistake of the user's."""
+        if not self.exit_on_error:  # jsonargparse tries something out
+            super().error(message, ex)
+        raise RewardModelError(f"{_of_union(message)}; `{PROGRAM} fit --help` tells all options")
 
 
 class RewardCLI(LightningCLI):
@@ -40,7 +83,7 @@ class RewardCLI(LightningCLI):
             "--output",
             type=Path,
             default=Path("runs/rm"),
-            help="Folder of the finished reward model; for predict, a .jsonl file.",
+            help="Folder of the finished reward model; logs and checkpoints lie beside it. For predict, a .jsonl file.",
         )
         parser.add_argument(
             "--ceiling", type=Path | None, help="report.json of `lsplugin report`: what people's agreement allows."
@@ -74,14 +117,22 @@ class RewardCLI(LightningCLI):
                 "output", f"{name}.dirpath", compute_fn=lambda output: str(logs(output) / "checkpoints")
             )
 
+    def setup_parser(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Lightning's own arguments
+        """Tell each command in our words."""
+        super().setup_parser(*args, **options)
+        listed: Any = self.parser._subcommands_action  # noqa: SLF001 - there is no other way
+        for command in listed._choices_actions:  # noqa: SLF001
+            command.help = COMMANDS[command.dest].splitlines()[0]
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Keep those of the Trainer's commands that this module serves."""
-        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in KEPT}
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in COMMANDS}
 
     def before_instantiate_classes(self) -> None:
         """Say which default is used; choose a precision and a place for the logs; go on where a run broke off."""
         config = self.config[self.subcommand]
+        _check_strategy(config.trainer.strategy)
         _defaults(config)
         if config.trainer.precision is None:  # bf16 autocast is slower than float32 on CPUs
             config.trainer.precision = "bf16-mixed" if _on_gpu(config.trainer.accelerator) else "32-true"
@@ -90,19 +141,35 @@ class RewardCLI(LightningCLI):
             if config.ceiling is not None:
                 read_ceiling(config.ceiling)
             if config.data.validation_pairs is None and not config.data.validation:
-                config.best.monitor = None
+                config.trainer.limit_val_batches = 0
+            if config.trainer.limit_val_batches == 0:
+                config.best.monitor = None  # the last checkpoint is kept
             _loggers(config)
             begin(config)
         elif config.trainer.logger is None:
             config.trainer.logger = False
+        if self.subcommand == "predict":
+            config.return_predictions = False  # they go to the file, however many there are
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer; what a setting's own check says is all that is said."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if "Union subtypes" not in str(error):
+                raise
+            raise RewardModelError(_of_union(str(error))) from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401 - Lightning's own signature
-        """Add the history, or the file of predictions."""
+        """Add the history, or the file of predictions; say in a line what Lightning cannot make a trainer of."""
         config = self.config[self.subcommand]
         extra = [History()] if self.subcommand == "fit" else []
         more = [PredictionFile(_predictions(config.output))] if self.subcommand == "predict" else []
-        kwargs["callbacks"] = [*(kwargs.get("callbacks") or []), *extra, *more]
-        return super().instantiate_trainer(**kwargs)
+        kwargs["callbacks"] = [*(self._get(self.config_init, "trainer.callbacks") or []), *extra, *more]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+            raise RewardModelError(f"this machine cannot run these --trainer options: {_first_line(error)}") from None
 
     def after_fit(self) -> None:
         """Test the best checkpoint on prompts that chose nothing, and export it."""
@@ -110,7 +177,8 @@ class RewardCLI(LightningCLI):
             return
         config = self.config[self.subcommand]
         finish(self.trainer, self.datamodule, config.output, ceiling=config.ceiling)
-        end(config)
+        if self.trainer.is_global_zero:  # the others come here while it still exports
+            end(config)
 
     def after_predict(self) -> None:
         """Say where the predictions are."""
@@ -129,6 +197,14 @@ def _defaults(config: Namespace) -> None:
         console.say("no --data.pairs given: the demo world's pairs, labelled by simulated annotators, are used")
         with console.progress("making the demo world's pairs (once)"):
             default_pairs(config.data.seed)
+
+
+def _check_strategy(strategy: object) -> None:
+    name = strategy.class_path if isinstance(strategy, Namespace) else strategy
+    if "deepspeed" in str(name).lower() and find_spec("deepspeed") is None:
+        raise RewardModelError(
+            f"--trainer.strategy {name} needs the package deepspeed: pip install 'label-studio-rlhf[deepspeed]'"
+        )
 
 
 def _loggers(config: Namespace) -> None:
@@ -165,14 +241,77 @@ def _namespace(**values: object) -> Namespace:
     return Namespace(**values)  # type: ignore[no-untyped-call]
 
 
+def _of_union(message: str) -> str:
+    """Cut jsonargparse's list of all types that a value is not of down to the first, which is the one that was meant."""
+    head, union, rest = message.partition("Does not validate against any of the Union subtypes")
+    _, _, tried = rest.partition("- ")
+    meant = [line for line in tried.partition("\n  - ")[0].splitlines() if not line.startswith("Given value")]
+    return " ".join(f"{head} {' '.join(meant)}".split()) if union and tried else message
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def ready_configs() -> dict[str, Path]:
+    """Give the configurations that come with this package, by name."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+
+
+def with_ready_configs(args: Sequence[str]) -> list[str]:
+    """Put a ready configuration's path where its bare name is given to --config; other arguments stay as they are.
+
+    Raises:
+        RewardModelError: a bare name that is neither a file nor a ready configuration.
+    """
+    found: list[str] = []
+    for arg in args:
+        option, sign, value = arg.partition("=")
+        if option in {"--config", "-c"} and sign:
+            found.append(f"{option}={_config(value)}")
+        else:
+            found.append(_config(arg) if found and found[-1] in {"--config", "-c"} else arg)
+    return found
+
+
+def _config(name: str) -> str:
+    known = ready_configs()
+    if Path(name).is_file() or Path(name).suffix or Path(name).name != name:
+        return name
+    if name not in known:
+        raise RewardModelError(f"--config {name}: no such file, and not one of the ready ones: {', '.join(known)}")
+    return str(known[name])
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line."""
     quiet()
-    RewardCLI(
-        RewardModel,
-        PreferenceData,
-        args=list(args) if args is not None else None,
-        seed_everything_default=0,
-        save_config_callback=None,
-        parser_kwargs={"description": __doc__},
-    )
+    ready = ", ".join(ready_configs())
+    described = {
+        name: {
+            "description": text.format(ready=ready),
+            "usage": f"{PROGRAM} {name} [--config NAME] [options]",
+        }
+        for name, text in COMMANDS.items()
+    }
+    given = with_ready_configs(sys.argv[1:] if args is None else args)
+    try:
+        RewardCLI(
+            RewardModel,
+            PreferenceData,
+            args=given,
+            seed_everything_default=0,
+            save_config_callback=None,
+            parser_class=Parser,
+            parser_kwargs={
+                "prog": PROGRAM,
+                "description": "Reward models from human comparisons.",
+                "formatter_class": Help,
+                **described,
+            },
+        )
+    except MisconfigurationException as error:
+        raise RewardModelError(_first_line(error)) from None
+    except KeyboardInterrupt:  # before or after Lightning's part, which ends by itself
+        console.say("interrupted; the same command does it again")
+        sys.exit(130)

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors import SafetensorError
 
 from lsplugin import console
 from lsplugin.files import atomic_folder, write_json, write_text
 from lsplugin.preferences import write_pairs
+from rm_lightning.adapters import Lora
 from rm_lightning.callbacks import Best, History
 from rm_lightning.card import model_card
 from rm_lightning.data import PARTS
 from rm_lightning.errors import RewardModelError
-from rm_lightning.metrics import summarise
+from rm_lightning.metrics import Observations, summarise
 from rm_lightning.module import RewardModel
 from rm_lightning.report import Record, floor_warning, leak_warning, read_ceiling, write_report
 from rm_lightning.sources import fingerprint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import lightning as L
 
     from rm_lightning.data import PreferenceData
-    from rm_lightning.metrics import Observations
 
 MARKER = "metrics.json"
 """The file that says a folder is an earlier export, which may be replaced."""
@@ -62,10 +66,10 @@ def finish(trainer: L.Trainer, data: PreferenceData, output: Path, *, ceiling: P
         ceiling=limit,
         data=_accounted(data),
         settings=_settings(module, trainer),
-        worst=_worst(observed, data, part) if observed is not None and part is not None else [],
+        worst=_worst(observed, data, part) if part is not None else [],
     )
-    exported = _alone(module, best) if trainer.world_size > 1 else module
-    with atomic_folder(output, marker=MARKER) as folder:
+    exported = _alone(module, best) if module.is_spread else module
+    with _room_for(output), atomic_folder(output, marker=MARKER) as folder:
         exported.export(folder)
         write_json(
             folder / MARKER,
@@ -84,6 +88,18 @@ def finish(trainer: L.Trainer, data: PreferenceData, output: Path, *, ceiling: P
     _tell(metrics, part, limit, output)
 
 
+@contextmanager
+def _room_for(output: Path) -> Iterator[None]:
+    """Say in a line that a disk is full, which safetensors and torch tell in their own ways."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RewardModelError(
+            f"{output}: the model cannot be written ({str(error).splitlines()[0]}); an earlier one there is as it was. "
+            "Make room and give the same command again: it goes on with the export"
+        ) from None
+
+
 def _best(trainer: L.Trainer) -> str:
     found: list[object] = [callback for callback in trainer.callbacks if isinstance(callback, Best)]  # type: ignore[attr-defined]
     callback = next(iter(found), trainer.checkpoint_callback)
@@ -94,12 +110,15 @@ def _best(trainer: L.Trainer) -> str:
 
 def _measured(
     trainer: L.Trainer, module: RewardModel, data: PreferenceData, best: str, part: str | None
-) -> Observations | None:
-    """Measure the best checkpoint on the part that is most independent; its weights are in the module then."""
+) -> Observations:
+    """Measure the best checkpoint on the part that is most independent; its weights are in the module then.
+
+    Where nothing was held out, nothing is observed.
+    """
     if part is None or module.is_spread:
         restore(module, weights_of(best))
     if part is None:
-        return None
+        return Observations(*(torch.empty(0, dtype=torch.float64) for _ in range(4)), *torch.empty(2, 0).long())
     measure = trainer.test if part == "test" else trainer.validate
     path = None if module.is_spread else best
     measure(module, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
@@ -127,14 +146,20 @@ def weights_of(checkpoint: str) -> dict[str, Any]:
 
 def _alone(module: RewardModel, best: str) -> RewardModel:
     """Make the module anew in this process alone, with the best checkpoint's weights: what was spread out is whole."""
-    whole = RewardModel(**module.hparams)
+    lora = module.hparams["lora"]
+    whole = RewardModel(**{**module.hparams, "lora": Lora(**lora) if lora else None})
     whole.load_state_dict(weights_of(best))
     return whole
 
 
-def _metrics(observed: Observations | None, data: PreferenceData, part: str | None) -> dict[str, Any]:
-    found = summarise(observed) if observed is not None else {}
-    return {**found, "measured_on": part, "counts": {**data.counts}, "notes": {**data.notes}, "seed": data.seed}
+def _metrics(observed: Observations, data: PreferenceData, part: str | None) -> dict[str, Any]:
+    return {
+        **summarise(observed),
+        "measured_on": part,
+        "counts": {**data.counts},
+        "notes": {**data.notes},
+        "seed": data.seed,
+    }
 
 
 def _accounted(data: PreferenceData) -> dict[str, Any]:
@@ -168,7 +193,12 @@ def _fingerprint(data: PreferenceData) -> str:
 
 
 def _tell(metrics: dict[str, Any], part: str | None, limit: dict[str, Any] | None, output: Path) -> None:
-    if part is not None and metrics["accuracy"] is not None:
+    if part is None:
+        console.say(
+            "no prompts were held out (--data.validation 0 and --data.test 0), so no accuracy can be told; the last "
+            "checkpoint is exported"
+        )
+    elif metrics["accuracy"] is not None:
         low, high = metrics["accuracy_interval"]
         held = "held-out" if part == "test" else "validation (it chose the checkpoint)"
         console.say(

@@ -10,6 +10,7 @@ import torch
 
 from rm_lightning.adapters import Lora, add_lora, checkpointing, compiled, export_model
 from rm_lightning.backbone import can_share, is_scorer, load_scorer, load_tokenizer, score
+from rm_lightning.callbacks import advice
 from rm_lightning.defaults import default_backbone
 from rm_lightning.errors import RewardModelError
 from rm_lightning.loss import bootstrap_weights, centring, preference_loss
@@ -172,8 +173,7 @@ class RewardModel(L.LightningModule):
         if len(bad) and self.trainer.datamodule is not None:  # type: ignore[attr-defined]
             place = f" (first at {self.trainer.datamodule.describe('train', int(bad[0]))['where']})"  # type: ignore[attr-defined]
         raise RewardModelError(
-            f"epoch {self.current_epoch}, batch {index}: the loss is not a finite number any more{place}; a smaller "
-            "--model.learning_rate or --trainer.gradient_clip_val helps most often. The last good checkpoint is kept"
+            f"epoch {self.current_epoch}, batch {index}: the loss is not a finite number any more{place}; {advice(self.trainer)}"
         )
 
     def validation_step(self, batch: Batch, _index: int) -> None:
@@ -218,6 +218,9 @@ class RewardModel(L.LightningModule):
         optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], lr=self.hparams["learning_rate"], fused=fused
         )
+        if self.trainer.precision == "bf16-mixed":
+            # Lightning does not clip gradients of an optimiser that could undo a scaler's work; bfloat16 has no scaler.
+            optimizer._step_supports_amp_scaling = False  # noqa: SLF001
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = max(1.0, self.hparams["warmup"] * steps)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from lsplugin import console
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 """In the folder of logs: the settings of the run, and whether it came to its end."""
+
+_PLACES = ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID")
+"""Where launchers say which process this is; of several, only the first one clears anything away."""
 
 _OF_NO_MATTER = {"ckpt_path", "fresh", "weights_only", "config", "subcommand"}
 
@@ -40,21 +44,25 @@ def begin(config: Namespace) -> None:
             f"an interrupted run with these settings is there: going on from {latest} (--fresh true begins anew)"
         )
         config.ckpt_path = str(latest)
+        warnings.filterwarnings(
+            "ignore", ".*Checkpoint directory .* exists and is not empty"
+        )  # that is the point of it
         return
-    if os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0":
+    if all(os.environ.get(name, "0") == "0" for name in _PLACES):
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         write_json(folder / RUN, {"settings": settings, "finished": False})
 
 
 def end(config: Namespace) -> None:
-    """Say that the run came to its end; what was kept for going on is not needed any more."""
+    """Say that the run came to its end; what was kept for going on, and what is exported, is not needed any more."""
     folder = logs(config.output)
     write_json(folder / RUN, {"settings": _settings(config), "finished": True})
-    latest = folder / "checkpoints" / "latest.ckpt"
-    if latest.is_dir():
-        shutil.rmtree(latest)
-    else:
-        latest.unlink(missing_ok=True)
+    for name in ("latest", "best"):
+        checkpoint = folder / "checkpoints" / f"{name}.ckpt"
+        if checkpoint.is_dir():
+            shutil.rmtree(checkpoint)
+        else:
+            checkpoint.unlink(missing_ok=True)
 
 
 def _settings(config: Namespace) -> dict[str, Any]:
