@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lsplugin import console
 from lsplugin.files import read_json, write_json
+from rm_lightning.sources import files_of, fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
 RUN = "run.json"
-"""In the folder of logs: the settings of the run, and whether it came to its end."""
+"""In the folder of logs: the settings of the run, a hash of its data, and whether it came to its end."""
 
 _PLACES = ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID")
 """Where launchers say which process this is; of several, only the first one clears anything away."""
@@ -69,4 +70,6 @@ def _settings(config: Namespace) -> dict[str, Any]:
     whole = config.as_dict()
     kept = {name: value for name, value in whole.items() if name not in _OF_NO_MATTER}
     settings: dict[str, Any] = json.loads(json.dumps(kept, default=str))
-    return settings
+    named = [config.data.pairs, config.data.validation_pairs, config.data.test_pairs]
+    files = [files_of([paths] if isinstance(paths, str) else paths) for paths in named if paths is not None]
+    return settings | {"content": [fingerprint(part) for part in files]}
