@@ -85,6 +85,7 @@ class World(NamedTuple):
     | response_mask | (N, T) | True = real token, EOS included |
     | rewards | (4, N) | mean 0 and variance 1 under the start, for each prompt |
     | ref_logprobs | (4, N) | log-probability of each answer under the start |
+    | number | | which answer a text is |
     """
 
     policy: Policy
@@ -92,6 +93,7 @@ class World(NamedTuple):
     response_mask: Tensor
     rewards: Tensor
     ref_logprobs: Tensor
+    number: dict[str, int]
 
     @property
     def length(self) -> int:
@@ -100,11 +102,8 @@ class World(NamedTuple):
 
     def reward(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         """Look the answers up: (B,)."""
-        known = {text: n for n, text in enumerate(self.policy.write(self.responses, self.response_mask))}
-        return self.rewards[
-            torch.tensor([PROMPTS.index(str(prompt)) for prompt in prompts]),
-            torch.tensor([known[answer] for answer in answers]),
-        ]
+        rows = torch.tensor([PROMPTS.index(str(prompt)) for prompt in prompts])
+        return self.rewards[rows, torch.tensor([self.number[answer] for answer in answers])].float()
 
     def logprobs(self) -> Tensor:
         """Log-probability of every answer to every prompt under the policy as it is now, by the chain rule: (4, N)."""
@@ -159,7 +158,8 @@ def make_world(name: str, *, seed: int = 0) -> World:
     chances = ref_logprobs.exp()  # (4, N)
     rewards = rewards - (chances * rewards).sum(1, keepdim=True)
     rewards = rewards / (chances * rewards**2).sum(1, keepdim=True).sqrt()
-    return World(policy, responses, response_mask, rewards, ref_logprobs)
+    number = {text: place for place, text in enumerate(policy.write(responses, response_mask))}
+    return World(policy, responses, response_mask, rewards, ref_logprobs, number)
 
 
 def letter_policy(seed: int = 0, *, ends: bool = False) -> Policy:
