@@ -176,12 +176,13 @@ def letter_policy(seed: int = 0, *, ends: bool = False) -> Policy:
         n_layer=2,
         n_head=2,
         activation_function="gelu_pytorch_tanh",  # GPT-2's own, as one kernel
+        tie_word_embeddings=False,  # tied, an untrained model repeats the token it reads
         eos_token_id=None,
         bos_token_id=None,
     )
     model = GPT2LMHeadModel(config).eval()
-    with torch.no_grad():
-        model.transformer.wte.weight.mul_(3)
+    with torch.no_grad():  # spread the probabilities: logits of deviation 0.5
+        model.lm_head.weight.normal_(std=0.5 / 64**0.5)
     encoder = TextEncoder(tokenizer, join=None, max_length=8)
     # Masked everywhere, so any token that the model can read will do as padding.
     return Policy("letters", model, tokenizer, encoder, (names.index("<eos>"),), 0)
