@@ -245,6 +245,16 @@ def test_rollout_holds_whitened_advantages_and_ratio_1() -> None:
     assert losses["approx_kl"] == pytest.approx(0, abs=1e-7)
 
 
+def test_a_value_knows_no_token_that_is_yet_to_come() -> None:
+    """Two answers that differ in their last token alone have the same values, the last one's included."""
+    world = make_world("A")
+    actor = moved(world)
+    input_ids = torch.tensor([[2, 4, 1, 0], [2, 4, 1, 7]])
+    values = actor(input_ids, torch.ones(2, 4, dtype=torch.bool), 3).values
+    assert torch.allclose(values[0], values[1], atol=1e-6)
+    assert values[0].std() > 1e-3
+
+
 def test_entropy_bonus_raises_entropy() -> None:
     """A step against the gradient of the loss, with nothing else to gain, makes the distribution flatter."""
     world = make_world("A")
