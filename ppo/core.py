@@ -13,6 +13,19 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+ERROR_LIMIT = 0.2
+"""How large an error the KL controller sees at most, as a share of the target (Ziegler et al. 2019, section 2.2)."""
+GAIN = 0.1
+"""How strongly the KL controller reacts to an error: K_beta of Ziegler et al. 2019, section 2.2."""
+
+
+class Moments(NamedTuple):
+    """Mean and variance of all scores so far."""
+
+    total: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
 
 class PolicyLoss(NamedTuple):
     """What a clipped policy update looks like; all scalars.
@@ -45,15 +58,76 @@ def whiten(values: Tensor, mask: Tensor, *, shift_mean: bool = True) -> Tensor:
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability of each token under its logits: (B, T, V), (B, T) -> (B, T), float32."""
+    """Log-probability of each token under its logits: (..., V), (...) -> (...), float32."""
     chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).float()
     return chosen - logits.float().logsumexp(-1)
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each next-token distribution, in nats: (B, T, V) -> (B, T)."""
+    """Entropy of each next-token distribution, in nats: (..., V) -> (...)."""
     logprobs = logits.float().log_softmax(-1)
     return -(logprobs.exp() * logprobs).sum(-1)
+
+
+def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, estimator: str = "k1") -> Tensor:
+    """Estimate KL(policy || reference) from tokens that the policy drew: (B, T), (B, T) -> (B, T), nats.
+
+        k1 = log p - log q,    k2 = (log p - log q)^2 / 2,    k3 = q / p - 1 - log(q / p)
+
+    Source: Schulman 2020, joschu.net/blog/kl-approx.html. The mean of k1 and of k3 is the KL; that of k2 is not, though close.
+    As a penalty in the reward only k1 gives the gradient of the KL: p - q enters k2 and k3 squared, so that near the reference
+    they hold nothing back (Tang and Munos 2025, arXiv 2506.09477; Liu et al. 2025, arXiv 2510.01555).
+    """
+    log_ratio = logprobs - ref_logprobs
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return 0.5 * log_ratio**2
+    return torch.expm1(-log_ratio) + log_ratio
+
+
+def adapted_kl_coef(kl_coef: float, kl: float, *, target: float) -> float:
+    """Move the penalty's weight so that the KL nears its target: up where the policy strayed too far, down where it may go on.
+
+        e = clip((KL - target) / target, -0.2, 0.2),    kl_coef' = kl_coef (1 + K e)
+
+    Source: Ziegler et al. 2019 (arXiv 1909.08593), section 2.2.
+
+    Args:
+        kl_coef: of the last update.
+        kl: measured in it, nats a sequence.
+        target: wanted, nats a sequence.
+    """
+    error = min(max((kl - target) / target, -ERROR_LIMIT), ERROR_LIMIT)
+    return kl_coef * (1 + GAIN * error)
+
+
+def updated_moments(moments: Moments, scores: Tensor) -> Moments:
+    """Mean and variance of the scores so far with (B,) new ones, without keeping any.
+
+        n = a + b,    d = mean_b - mean_a,    mean = mean_a + d b / n,    variance = (a var_a + b var_b + d^2 a b / n) / n
+
+    Source: Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
+    """
+    new, old = len(scores), moments.total
+    total = old + new
+    mean, variance = float(scores.double().mean()), float(scores.double().var(correction=0))
+    apart = mean - moments.mean
+    return Moments(
+        total=total,
+        mean=moments.mean + apart * new / total,
+        variance=(old * moments.variance + new * variance + apart**2 * old * new / total) / total,
+    )
+
+
+def shaped_scores(scores: Tensor, moments: Moments | None, clip: float | None) -> Tensor:
+    """Normalise scores by the moments of all so far, then clip them to [-clip, clip]; None leaves out either: (B,) -> (B,).
+
+    Source: Engstrom et al. 2020, "Implementation matters in deep policy gradients" (arXiv 2005.12729), section 3.
+    """
+    if moments is not None:
+        scores = (scores - moments.mean) / (moments.variance + 1e-8) ** 0.5
+    return scores if clip is None else scores.clamp(-clip, clip)
 
 
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coef: float) -> Tensor:
@@ -65,7 +139,7 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, kl_coef: float) -
 
     Args:
         scores: (B,).
-        kl: log policy - log reference of each token, (B, T).
+        kl: estimate of each token, (B, T); see `kl_penalty`.
         mask: (B, T).
         kl_coef: weight of the penalty.
 

@@ -7,6 +7,9 @@ from typing import Annotated
 
 from ppo.errors import PPOError
 
+KL_ESTIMATORS = ("k1", "k2", "k3")
+"""Of Schulman 2020; see `ppo.core.kl_penalty`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -43,33 +46,75 @@ class PPOConfig:
     episodes: Annotated[int, "Answers sampled in all."] = 4096
     batch_size: Annotated[int, "Answers sampled between two updates of the policy."] = 64
     minibatch_size: Annotated[int, "Answers in one optimiser step."] = 16
+    microbatch_size: Annotated[
+        int | None, "Answers in one pass; gradients of a minibatch's passes add up. The whole minibatch by default."
+    ] = None
     epochs: Annotated[int, "Passes over each batch."] = 4
     learning_rate: Annotated[float, "Peak of AdamW; falls linearly to 0."] = 3e-6
     kl_coef: Annotated[float, "Weight of the KL penalty against the start, reward units a nat."] = 0.05
+    kl_target: Annotated[
+        float | None, "Steer kl_coef towards this KL, nats a sequence (Ziegler et al. 2019); fixed by default."
+    ] = None
+    kl_estimator: Annotated[str, "Of the penalty: k1, k2 or k3 (Schulman 2020); only k1 has the KL's gradient."] = "k1"
+    update_kl_limit: Annotated[
+        float | None,
+        "End an update once the policy is this far from where it began, nats a token; no limit by default.",
+    ] = None
     gamma: Annotated[float, "Discount a token."] = 1.0
     lam: Annotated[float, "GAE's lambda: bias against variance."] = 0.95
+    whiten_advantages: Annotated[bool, "Scale a batch's advantages to mean 0 and variance 1."] = True
     cliprange: Annotated[float, "How far a token's probability ratio may move in an update."] = 0.2
     cliprange_value: Annotated[float, "How far a value may move in an update."] = 0.2
     vf_coef: Annotated[float, "Weight of the value loss."] = 0.1
+    value_init_std: Annotated[float, "Spread of the value head's first weights; at 0 the first values are 0."] = 0.0
+    entropy_coef: Annotated[float, "Weight of a bonus for entropy."] = 0.0
     max_grad_norm: Annotated[float, "Gradients are scaled down to this norm."] = 1.0
+    normalise_scores: Annotated[bool, "Subtract the mean of all scores so far and divide by their deviation."] = False
+    score_clip: Annotated[float | None, "Scores are clipped to this size, after any normalising; not by default."] = (
+        None
+    )
     missing_eos_penalty: Annotated[float, "Taken off the score of an answer that does not end."] = 1.0
     seed: Annotated[int, "Of prompts, sampling and minibatches."] = 0
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.minibatch_size:
-            raise PPOError(
-                f"--batch-size {self.batch_size} must be a multiple of --minibatch-size {self.minibatch_size}, so that every "
-                "optimiser step sees as many answers"
-            )
+        _check_multiple("batch_size", self.batch_size, "minibatch_size", self.minibatch_size)
+        if self.microbatch_size is not None:
+            _check_multiple("minibatch_size", self.minibatch_size, "microbatch_size", self.microbatch_size)
         if self.episodes < self.batch_size:
             raise PPOError(f"--episodes {self.episodes} is less than one batch (--batch-size {self.batch_size})")
-        for name in ("minibatch_size", "epochs", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise PPOError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected more than 0")
-        if self.kl_coef < 0:
-            raise PPOError(f"--kl-coef {self.kl_coef}: expected 0 or more")
+        for name in ("epochs", "learning_rate", "kl_target", "update_kl_limit", "score_clip"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise PPOError(f"{_flag(name)} {value}: expected more than 0")
+        for name in ("kl_coef", "entropy_coef", "value_init_std", "missing_eos_penalty"):
+            if getattr(self, name) < 0:
+                raise PPOError(f"{_flag(name)} {getattr(self, name)}: expected 0 or more")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise PPOError(
+                f"--kl-target {self.kl_target} steers --kl-coef by factors, so it cannot start at 0; give more"
+            )
+        if self.kl_estimator not in KL_ESTIMATORS:
+            raise PPOError(f"--kl-estimator {self.kl_estimator}: expected one of {', '.join(KL_ESTIMATORS)}")
 
     @property
     def updates(self) -> int:
         """How often the policy is updated."""
         return self.episodes // self.batch_size
+
+    @property
+    def pass_size(self) -> int:
+        """Answers in one pass through the network."""
+        return self.microbatch_size or self.minibatch_size
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_multiple(large: str, size: int, small: str, part: int) -> None:
+    if part < 1:
+        raise PPOError(f"{_flag(small)} {part}: expected more than 0")
+    if size % part:
+        raise PPOError(
+            f"{_flag(large)} {size} must be a multiple of {_flag(small)} {part}, so that every piece holds as many answers"
+        )

@@ -13,9 +13,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from ppo.core import explained_variance, gae, masked_mean, policy_loss, token_rewards, value_loss, whiten
+from ppo.core import (
+    Moments,
+    adapted_kl_coef,
+    explained_variance,
+    gae,
+    kl_penalty,
+    masked_mean,
+    policy_loss,
+    shaped_scores,
+    token_rewards,
+    updated_moments,
+    value_loss,
+    whiten,
+)
 from ppo.errors import PPOError
-from ppo.policy import ActorCritic, Policy, reference_logprobs
+from ppo.policy import ActorCritic, Outputs, Policy, reference_logprobs
 from ppo.sampling import sample
 
 if TYPE_CHECKING:
@@ -43,9 +56,9 @@ class Rollout(NamedTuple):
     | logprobs | (B, T) | under the policy that sampled |
     | ref_logprobs | (B, T) | under the frozen start |
     | values | (B, T) | at sampling time |
-    | advantages | (B, T) | whitened |
+    | entropy | (B, T) | at sampling time, nats |
+    | advantages | (B, T) | whitened, unless the settings say otherwise |
     | returns | (B, T) | |
-    | scores | (B,) | as the reward gave them |
     """
 
     input_ids: Tensor
@@ -54,9 +67,9 @@ class Rollout(NamedTuple):
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
+    entropy: Tensor
     advantages: Tensor
     returns: Tensor
-    scores: Tensor
 
     def rows(self, index: Tensor) -> Rollout:
         """Take some of the rows."""
@@ -95,13 +108,15 @@ def train(
         fabric: device and precision.
     """
     device = fabric.device
-    ref_model = fabric.to_device(copy.deepcopy(policy.model).requires_grad_(requires_grad=False))
-    actor = ActorCritic(policy.model)
+    ref_model = fabric.to_device(copy.deepcopy(policy.model).requires_grad_(requires_grad=False)).eval()
+    actor = ActorCritic(policy.model, value_init_std=config.value_init_std)
     optimizer = torch.optim.AdamW(actor.parameters(), lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
     actor, optimizer = fabric.setup(actor, optimizer)
+    actor.eval()  # no dropout: it would make the ratio of the first minibatch differ from 1 (Huang et al. 2024)
     generator = torch.Generator(device).manual_seed(config.seed)
     shuffler = torch.Generator().manual_seed(config.seed)
     stream = prompt_batches(prompts, config.batch_size, seed=config.seed)
+    kl_coef, moments = config.kl_coef, Moments()
     for update in range(config.updates):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 - update / config.updates)
@@ -113,31 +128,30 @@ def train(
         answers = policy.write(responses.cpu(), response_mask.cpu())
         # 2. Score them; an answer without an end is penalised.
         scores = reward(batch, answers).to(device)
-        ended = torch.isin(responses[response_mask], torch.tensor(policy.eos_token_ids, device=device))
-        ended_rows = torch.zeros_like(response_mask).masked_scatter(response_mask, ended).any(1)
-        penalised = scores - config.missing_eos_penalty * (~ended_rows)
-        # 3. Evaluate the answers under policy and start; 4. turn scores into advantages.
-        with torch.no_grad():
-            rollout = _evaluate(
-                actor,
-                ref_model,
-                fabric,
-                config,
-                sampling,
-                (input_ids, mask),
-                (responses, response_mask),
-                (scores, penalised),
-            )
-        # 5. Take a few epochs of minibatch steps on the clipped losses.
-        steps = [
-            _step(actor, optimizer, fabric, config, sampling, rollout.rows(index.to(device)))
-            for _ in range(config.epochs)
-            for index in batches(torch.randperm(config.batch_size, generator=shuffler), config.minibatch_size)
-        ]
-        metrics = _metrics(config, rollout, steps, ended_rows) | {
-            "update": update + 1,
-            "episodes": (update + 1) * config.batch_size,
-        }
+        moments = updated_moments(moments, scores)
+        shaped = shaped_scores(scores, moments if config.normalise_scores else None, config.score_clip)
+        ended = (torch.isin(responses, torch.tensor(policy.eos_token_ids, device=device)) & response_mask).any(1)
+        shaped = shaped - config.missing_eos_penalty * (~ended)
+        # 3. Evaluate the answers under policy and start, and turn scores into advantages.
+        input_ids, mask = torch.cat([input_ids, responses], dim=1), torch.cat([mask, response_mask], dim=1)
+        rollout = evaluate(
+            actor, ref_model, fabric, config, sampling, input_ids, mask, response_mask, shaped, kl_coef=kl_coef
+        )
+        # 4. Take a few epochs of minibatch steps on the clipped losses, while the policy is near the one that sampled.
+        steps: list[dict[str, Tensor]] = []
+        for index in minibatches(config, shuffler):
+            steps.append(backward(actor, fabric, config, sampling, rollout.rows(index.to(device))))
+            if config.update_kl_limit is not None and steps[-1]["approx_kl"] > config.update_kl_limit:
+                optimizer.zero_grad()
+                break
+            fabric.clip_gradients(actor, optimizer, max_norm=config.max_grad_norm, error_if_nonfinite=False)
+            optimizer.step()
+            optimizer.zero_grad()
+        # 5. Steer the penalty, and say what happened.
+        metrics = {"update": update + 1, "episodes": (update + 1) * config.batch_size, "kl_coef": kl_coef}
+        metrics |= measure(rollout, scores, ended, steps, kl_coef=kl_coef)
+        if config.kl_target is not None:
+            kl_coef = adapted_kl_coef(kl_coef, metrics["kl"], target=config.kl_target)
         yield Update(metrics, batch, answers, scores.cpu())
 
 
@@ -157,76 +171,108 @@ def batches(index: Tensor, size: int) -> list[Tensor]:
     return list(index.split(size))  # type: ignore[no-untyped-call]
 
 
-def _evaluate(
+def minibatches(config: PPOConfig, shuffler: torch.Generator) -> Iterator[Tensor]:
+    """Yield the rows of every minibatch of an update: each epoch takes each answer once, in an order of its own."""
+    for _ in range(config.epochs):
+        yield from batches(torch.randperm(config.batch_size, generator=shuffler), config.minibatch_size)
+
+
+@torch.no_grad()
+def evaluate(
     actor: Any,  # noqa: ANN401 - Fabric's wrapper of an ActorCritic
     ref_model: Any,  # noqa: ANN401
     fabric: Fabric,
     config: PPOConfig,
     sampling: Sampling,
-    prompts: tuple[Tensor, Tensor],
-    answers: tuple[Tensor, Tensor],
-    scores: tuple[Tensor, Tensor],
+    input_ids: Tensor,
+    mask: Tensor,
+    response_mask: Tensor,
+    scores: Tensor,
+    *,
+    kl_coef: float,
 ) -> Rollout:
-    """Compute what an update needs of a batch: log-probabilities, values, rewards, advantages."""
-    input_ids, mask = torch.cat([prompts[0], answers[0]], dim=1), torch.cat([prompts[1], answers[1]], dim=1)
-    response_mask = answers[1]
+    """Compute what an update needs of a batch: log-probabilities, values, rewards, advantages.
+
+    Args:
+        actor: the policy that sampled, with its value head.
+        ref_model: where it started.
+        fabric: precision.
+        config: settings.
+        sampling: how answers were drawn.
+        input_ids: (B, P + T).
+        mask: (B, P + T).
+        response_mask: (B, T).
+        scores: what the last tokens are given, (B,).
+        kl_coef: weight of the penalty.
+    """
     length = response_mask.shape[1]
-    parts, refs = [], []
-    for rows in batches(torch.arange(len(mask), device=mask.device), config.minibatch_size):
+    parts: list[Outputs] = []
+    refs = []
+    for rows in batches(torch.arange(len(mask), device=mask.device), config.pass_size):
         parts.append(actor(input_ids[rows], mask[rows], length, sampling.temperature))
         with fabric.autocast():
             refs.append(reference_logprobs(ref_model, input_ids[rows], mask[rows], length, sampling.temperature))
-    logprobs = torch.cat([part.logprobs for part in parts])
-    values = torch.cat([part.values for part in parts])
+    logprobs, values, entropy = (torch.cat(list(column)) for column in zip(*parts, strict=True))
     ref_logprobs = torch.cat(refs)
-    rewards = token_rewards(scores[1], logprobs - ref_logprobs, response_mask, kl_coef=config.kl_coef)
+    kl = kl_penalty(logprobs, ref_logprobs, config.kl_estimator)
+    rewards = token_rewards(scores, kl, response_mask, kl_coef=kl_coef)
     advantages, returns = gae(rewards, values, response_mask, gamma=config.gamma, lam=config.lam)
-    advantages = whiten(advantages, response_mask)
-    return Rollout(input_ids, mask, response_mask, logprobs, ref_logprobs, values, advantages, returns, scores[0])
+    if config.whiten_advantages:
+        advantages = whiten(advantages, response_mask)
+    return Rollout(input_ids, mask, response_mask, logprobs, ref_logprobs, values, entropy, advantages, returns)
 
 
-def _step(
+def backward(
     actor: Any,  # noqa: ANN401 - Fabric's wrapper of an ActorCritic
-    optimizer: Any,  # noqa: ANN401
     fabric: Fabric,
     config: PPOConfig,
     sampling: Sampling,
     batch: Rollout,
 ) -> dict[str, Tensor]:
-    """Take one optimiser step on one minibatch."""
-    mask = batch.response_mask
-    out = actor(batch.input_ids, batch.mask, mask.shape[1], sampling.temperature)
-    surrogate = policy_loss(out.logprobs, batch.logprobs, batch.advantages, mask, cliprange=config.cliprange)
-    error = value_loss(out.values, batch.values, batch.returns, mask, cliprange_value=config.cliprange_value)
-    loss = surrogate.loss + config.vf_coef * error
-    if not loss.isfinite():
-        raise PPOError(DIVERGED.format("the loss"))
-    fabric.backward(loss)
-    fabric.clip_gradients(actor, optimizer, max_norm=config.max_grad_norm, error_if_nonfinite=False)
-    optimizer.step()
-    optimizer.zero_grad()
-    return {
-        "policy_loss": surrogate.loss.detach(),
-        "value_loss": error.detach(),
-        "clipfrac": surrogate.clipfrac,
-        "approx_kl": surrogate.approx_kl,
-        "entropy": masked_mean(out.entropy, mask).detach(),
-    }
+    """Add up the gradient of one minibatch, pass by pass; gives its losses.
+
+        L = policy loss + vf_coef value loss - entropy_coef mean entropy
+
+    Means are over the minibatch's tokens: a pass weighs as much as it holds of them, so that cutting it changes nothing.
+    """
+    tokens = batch.response_mask.sum()
+    total: dict[str, Tensor] = {}
+    for rows in batches(torch.arange(len(batch.mask), device=batch.mask.device), config.pass_size):
+        part = batch.rows(rows)
+        mask = part.response_mask
+        with_entropy = config.entropy_coef > 0
+        out = actor(part.input_ids, part.mask, mask.shape[1], sampling.temperature, with_entropy=with_entropy)
+        surrogate = policy_loss(out.logprobs, part.logprobs, part.advantages, mask, cliprange=config.cliprange)
+        error = value_loss(out.values, part.values, part.returns, mask, cliprange_value=config.cliprange_value)
+        loss = surrogate.loss + config.vf_coef * error
+        if with_entropy:
+            loss = loss - config.entropy_coef * masked_mean(out.entropy, mask)
+        if not loss.isfinite():
+            raise PPOError(DIVERGED.format("the loss"))
+        share = mask.sum() / tokens
+        fabric.backward(loss * share)
+        parts = {"policy_loss": surrogate.loss, "value_loss": error} | surrogate._asdict()
+        for name in ("policy_loss", "value_loss", "clipfrac", "approx_kl"):
+            total[name] = total.get(name, torch.zeros_like(loss)).detach() + parts[name].detach() * share
+    return total
 
 
-def _metrics(config: PPOConfig, rollout: Rollout, steps: list[dict[str, Tensor]], ended: Tensor) -> dict[str, float]:
-    """Describe a batch and its update in numbers; kl is in nats a sequence, length in tokens."""
+def measure(
+    rollout: Rollout, scores: Tensor, ended: Tensor, steps: list[dict[str, Tensor]], *, kl_coef: float
+) -> dict[str, float]:
+    """Describe a batch and its update in numbers; kl is in nats a sequence, entropy in nats a token, length in tokens."""
     mask = rollout.response_mask
     kl = ((rollout.logprobs - rollout.ref_logprobs) * mask).sum(1)
     numbers = {
-        "score": rollout.scores.mean(),
+        "score": scores.mean(),
         "kl": kl.mean(),
-        "objective": (rollout.scores - config.kl_coef * kl).mean(),
+        "objective": (scores - kl_coef * kl).mean(),
         "length": mask.sum(1).float().mean(),
         "ended": ended.float().mean(),
+        "entropy": masked_mean(rollout.entropy, mask),
         "explained_variance": explained_variance(rollout.values, rollout.returns, mask),
     } | {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
-    values = {name: float(value) for name, value in numbers.items()}
+    values = {name: float(value) for name, value in numbers.items()} | {"steps": float(len(steps))}
     if not all(math.isfinite(value) for value in values.values()):
         bad = ", ".join(name for name, value in values.items() if not math.isfinite(value))
         raise PPOError(DIVERGED.format(bad))

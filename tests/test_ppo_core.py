@@ -131,3 +131,59 @@ def test_explained_variance_is_1_for_the_truth_and_0_for_a_constant() -> None:
     returns, mask = torch.tensor([[1.0, 2.0, 5.0, 77.0]]), mask_of(3, width=4)
     assert core.explained_variance(returns, returns, mask).item() == pytest.approx(1)
     assert core.explained_variance(torch.full((1, 4), 3.0), returns, mask).item() == pytest.approx(0)
+
+
+P, Q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])
+"""Policy and reference over three tokens; KL(P || Q) = 0.5 log 2.5 + 0.2 log 0.4 = 0.274887."""
+
+
+def test_k1_and_k3_are_unbiased_and_k2_is_not() -> None:
+    """Means over every token, weighted with its probability, against the KL worked by hand."""
+    kl = 0.5 * math.log(2.5) + 0.2 * math.log(0.4)
+    means = {name: float((P * core.kl_penalty(P.log(), Q.log(), name)).sum()) for name in ("k1", "k2", "k3")}
+    assert means["k1"] == pytest.approx(kl, abs=1e-6)
+    assert means["k3"] == pytest.approx(kl, abs=1e-6)
+    # 0.5 (log 2.5)^2 / 2 + 0.2 (log 0.4)^2 / 2 = 0.7 * 0.839588 / 2
+    assert means["k2"] == pytest.approx(0.293856, abs=1e-5)
+    assert (core.kl_penalty(P.log(), Q.log(), "k3") >= 0).all()
+    assert core.kl_penalty(P.log(), Q.log(), "k1").min() < 0
+
+
+def test_only_k1_in_the_reward_has_the_gradient_of_the_kl() -> None:
+    """E[penalty * grad log p], by enumeration, beside the gradient of the KL that autograd gives."""
+    logits = P.log().clone().requires_grad_()
+    logprobs = logits.log_softmax(0)
+    (exact,) = torch.autograd.grad((logprobs.exp() * (logprobs - Q.log())).sum(), logits, retain_graph=True)
+    found = {}
+    for name in ("k1", "k2", "k3"):
+        penalty = core.kl_penalty(P.log(), Q.log(), name)
+        (found[name],) = torch.autograd.grad((P * penalty * logprobs).sum(), logits, retain_graph=True)
+    assert torch.allclose(found["k1"], exact, atol=1e-6)
+    assert found["k2"].norm() < 0.6 * exact.norm()
+    assert found["k3"].norm() < 0.6 * exact.norm()
+
+
+def test_kl_controller_moves_by_at_most_two_percent() -> None:
+    # KL 6.6 for 6: error 0.1, so times 1 + 0.1 * 0.1; KL 60 and KL 0 are clipped to an error of 0.2
+    assert core.adapted_kl_coef(0.5, 6.6, target=6.0) == pytest.approx(0.505)
+    assert core.adapted_kl_coef(0.5, 60.0, target=6.0) == pytest.approx(0.51)
+    assert core.adapted_kl_coef(0.5, 0.0, target=6.0) == pytest.approx(0.49)
+
+
+def test_moments_in_pieces_are_those_of_the_whole() -> None:
+    scores = torch.tensor([3.0, -1.0, 4.0, 1.0, 5.0, 9.0, -2.0])
+    moments = core.Moments()
+    for piece in scores.split([2, 1, 4]):
+        moments = core.updated_moments(moments, piece)
+    assert moments.total == 7
+    assert moments.mean == pytest.approx(19 / 7)
+    # sum of squares 137, so 137/7 - (19/7)^2
+    assert moments.variance == pytest.approx(137 / 7 - (19 / 7) ** 2)
+
+
+def test_scores_are_normalised_then_clipped() -> None:
+    scores, moments = torch.tensor([0.0, 10.0, 26.0]), core.Moments(8, 10.0, 16.0)
+    assert core.shaped_scores(scores, None, None).tolist() == [0.0, 10.0, 26.0]
+    assert core.shaped_scores(scores, None, 12.0).tolist() == [0.0, 10.0, 12.0]
+    assert core.shaped_scores(scores, moments, None).tolist() == pytest.approx([-2.5, 0.0, 4.0])
+    assert core.shaped_scores(scores, moments, 3.0).tolist() == pytest.approx([-2.5, 0.0, 3.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import torch
 from lightning.fabric import Fabric
 
 from ppo.errors import PPOError
+from ppo.policy import ActorCritic
 from ppo.settings import PPOConfig, Sampling
-from ppo.trainer import prompt_batches, train
-from tests.worlds import all_responses, response_distribution, word_policy
+from ppo.trainer import Rollout, backward, evaluate, prompt_batches, train
+from tests.worlds import PROMPTS, World, all_responses, make_world, response_distribution, word_policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,6 +139,177 @@ def test_missing_eos_is_penalised(tmp_path: Path) -> None:
     assert ended[-1] > 0.95
 
 
+CPU = Fabric(accelerator="cpu", devices=1)
+WHOLE = PPOConfig(
+    episodes=10_000,
+    batch_size=10_000,
+    minibatch_size=10_000,
+    lam=1.0,
+    vf_coef=0.0,
+    kl_coef=0.4,
+    whiten_advantages=False,
+)
+
+
+def moved(world: World) -> ActorCritic:
+    """The world's policy a little way from its start, so that KL and ratio have something to say."""
+    torch.manual_seed(3)
+    for weights in world.policy.model.parameters():
+        weights.data += 0.05 * torch.randn_like(weights)
+    return ActorCritic(world.policy.model, value_init_std=0.3)
+
+
+def rollout_of_all(
+    world: World, actor: ActorCritic, start: torch.nn.Module, config: PPOConfig, *, pad: int = 0
+) -> Rollout:
+    """Every answer of a world to its first prompt, evaluated as the trainer does; `pad` more columns on either side."""
+    count = len(world.responses)
+    prompt, prompt_mask = world.policy.read(PROMPTS[:1], room=world.length)
+    prompt = torch.nn.functional.pad(prompt, (pad, 0), value=3).expand(count, -1)
+    prompt_mask = torch.nn.functional.pad(prompt_mask, (pad, 0)).expand(count, -1)
+    responses = torch.nn.functional.pad(world.responses, (0, pad), value=5)
+    response_mask = torch.nn.functional.pad(world.response_mask, (0, pad))
+    return evaluate(
+        actor,
+        start,
+        CPU,
+        config,
+        Sampling(max_new_tokens=world.length),
+        torch.cat([prompt, responses], dim=1),
+        torch.cat([prompt_mask, response_mask], dim=1),
+        response_mask,
+        world.rewards[0].float(),
+        kl_coef=config.kl_coef,
+    )
+
+
+def gradient(actor: ActorCritic, config: PPOConfig, rollout: Rollout) -> torch.Tensor:
+    """The gradient of one minibatch, all weights in a row."""
+    actor.zero_grad()
+    backward(actor, CPU, config, Sampling(), rollout)
+    return torch.cat([weights.grad.flatten() for weights in actor.parameters() if weights.grad is not None])
+
+
+def test_first_minibatch_has_the_gradient_of_the_objective() -> None:
+    """Answers weighted with their probability, so without noise; beside it autograd of the exact E[r] - kl_coef KL."""
+    world = make_world("C")
+    start = copy.deepcopy(world.policy.model)
+    actor = moved(world)
+    torch.nn.init.zeros_(actor.value_head.weight)
+    rollout = rollout_of_all(world, actor, start, WHOLE)
+    chances = rollout.logprobs.sum(1).exp()  # (N,)
+    assert chances.sum().item() == pytest.approx(1, abs=1e-4)
+    found = gradient(actor, WHOLE, rollout._replace(advantages=rollout.advantages * chances[:, None]))
+    actor.zero_grad()
+    out = actor(rollout.input_ids, rollout.mask, world.length)
+    logprobs = out.logprobs.sum(1)
+    objective = (
+        logprobs.exp() * (world.rewards[0] - WHOLE.kl_coef * (logprobs - rollout.ref_logprobs.sum(1)))
+    ).sum() / rollout.response_mask.sum()
+    (-objective).backward()
+    exact = torch.cat([w.grad.flatten() for w in actor.model.parameters() if w.grad is not None])
+    found = found[: len(exact)]  # what is left is the value head's
+    assert exact.norm() > 1e-6
+    assert (found - exact).norm() < 1e-3 * exact.norm()
+
+
+@pytest.mark.parametrize("change", ["padding", "order", "microbatches"])
+def test_gradient_does_not_depend_on_how_the_batch_lies(change: str) -> None:
+    """Answers of four lengths: more padding on both sides, another order, or passes of 100 answers give the same gradient."""
+    world = make_world("C")
+    start = copy.deepcopy(world.policy.model)
+    actor = moved(world)
+    config = dataclasses.replace(WHOLE, vf_coef=0.5, entropy_coef=0.1, whiten_advantages=True)
+    rollout = rollout_of_all(world, actor, start, config)
+    plain = gradient(actor, config, rollout)
+    if change == "padding":
+        rollout = rollout_of_all(world, actor, start, config, pad=1)
+    elif change == "order":
+        rollout = rollout.rows(torch.randperm(len(rollout.mask)))
+    else:
+        config = dataclasses.replace(config, microbatch_size=100)
+    assert (gradient(actor, config, rollout) - plain).norm() < 1e-4 * plain.norm()
+
+
+def test_rollout_holds_whitened_advantages_and_ratio_1() -> None:
+    world = make_world("C")
+    start = copy.deepcopy(world.policy.model)
+    actor = moved(world)
+    config = dataclasses.replace(WHOLE, whiten_advantages=PPOConfig().whiten_advantages)
+    rollout = rollout_of_all(world, actor, start, config)
+    advantages = rollout.advantages[rollout.response_mask]
+    assert advantages.mean().item() == pytest.approx(0, abs=1e-5)
+    assert advantages.var(correction=0).item() == pytest.approx(1, abs=1e-4)
+    losses = backward(actor, CPU, config, Sampling(), rollout)
+    assert losses["clipfrac"] == 0
+    assert losses["approx_kl"] == pytest.approx(0, abs=1e-7)
+
+
+def test_a_value_knows_no_token_that_is_yet_to_come() -> None:
+    """Two answers that differ in their last token alone have the same values, the last one's included."""
+    world = make_world("A")
+    actor = moved(world)
+    input_ids = torch.tensor([[2, 4, 1, 0], [2, 4, 1, 7]])
+    values = actor(input_ids, torch.ones(2, 4, dtype=torch.bool), 3).values
+    assert torch.allclose(values[0], values[1], atol=1e-6)
+    assert values[0].std() > 1e-3
+
+
+def test_entropy_bonus_raises_entropy() -> None:
+    """A step against the gradient of the loss, with nothing else to gain, makes the distribution flatter."""
+    world = make_world("A")
+    start = copy.deepcopy(world.policy.model)
+    actor = moved(world)
+    config = dataclasses.replace(WHOLE, entropy_coef=1.0)
+    rollout = rollout_of_all(world, actor, start, config)
+    gradient(actor, config, rollout._replace(advantages=torch.zeros_like(rollout.advantages)))
+    with torch.no_grad():
+        for weights in actor.model.parameters():
+            if weights.grad is not None:
+                weights.sub_(0.01 * weights.grad)
+    after = rollout_of_all(world, actor, start, config)
+    assert after.entropy.mean() > rollout.entropy.mean() + 1e-4
+
+
+def test_an_update_ends_at_its_kl_limit(tmp_path: Path) -> None:
+    def updates(limit: float | None) -> list[dict[str, float]]:
+        policy = word_policy(tmp_path)
+        config = PPOConfig(
+            episodes=128, batch_size=64, minibatch_size=16, learning_rate=3e-3, cliprange=10.0, update_kl_limit=limit
+        )
+        return [u.metrics for u in train(config, Sampling(max_new_tokens=3), policy, count_a, ["c", "d"], CPU)]
+
+    free, held = updates(None), updates(1e-3)
+    assert [metrics["steps"] for metrics in free] == [16, 16]
+    assert all(1 < metrics["steps"] < 16 for metrics in held)
+    assert held[-1]["kl"] < free[-1]["kl"]
+
+
+def test_the_controller_steers_the_kl_of_a_run(tmp_path: Path) -> None:
+    """Far above its target the weight of the penalty rises by 2% an update."""
+    policy = word_policy(tmp_path)
+    config = PPOConfig(
+        episodes=4 * 64, batch_size=64, minibatch_size=32, learning_rate=3e-3, kl_coef=0.1, kl_target=1e-4
+    )
+    coefs = [u.metrics["kl_coef"] for u in train(config, Sampling(max_new_tokens=3), policy, count_a, ["c", "d"], CPU)]
+    # the first update measures no KL at all: an error of -0.2 at most
+    assert coefs == pytest.approx([0.1, 0.098, 0.098 * 1.02, 0.098 * 1.02**2])
+
+
+def test_normalised_scores_make_a_run_blind_to_their_scale(tmp_path: Path) -> None:
+    def last(scale: float) -> dict[str, float]:
+        def scaled(prompts: Sequence[Prompt], answers: Sequence[str]) -> torch.Tensor:
+            return 5.0 + scale * count_a(prompts, answers)
+
+        config = PPOConfig(
+            episodes=192, batch_size=64, minibatch_size=32, learning_rate=1e-3, normalise_scores=True, score_clip=3.0
+        )
+        *_, update = train(config, Sampling(max_new_tokens=3), word_policy(tmp_path), scaled, ["c", "d"], CPU)
+        return update.metrics
+
+    assert last(100.0)["kl"] == pytest.approx(last(1.0)["kl"], rel=1e-2)
+
+
 def test_prompt_batches_use_every_prompt_before_any_comes_again() -> None:
     batches = prompt_batches(["a", "b", "c", "d", "e"], 2, seed=0)
     first = [prompt for _ in range(5) for prompt in next(batches)]
@@ -169,6 +342,11 @@ def test_divergence_stops_with_one_line(tmp_path: Path) -> None:
         ({"episodes": 10, "batch_size": 64}, "--episodes 10 .*--batch-size 64"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0"),
         ({"kl_coef": -0.1}, "--kl-coef -0.1"),
+        ({"minibatch_size": 16, "microbatch_size": 5}, "--minibatch-size 16 .*--microbatch-size 5"),
+        ({"minibatch_size": 0}, "--minibatch-size 0: expected more than 0"),
+        ({"kl_estimator": "k4"}, "--kl-estimator k4: expected one of k1, k2, k3"),
+        ({"kl_target": 6.0, "kl_coef": 0.0}, "--kl-target 6.0 .*--kl-coef"),
+        ({"score_clip": 0.0}, "--score-clip 0.0"),
     ],
 )
 def test_settings_name_both_flags_and_both_values(values: dict[str, float], said: str) -> None:

@@ -1,0 +1,123 @@
+"""How near PPO comes to the policy that is known to be best, on worlds whose every answer can be counted.
+
+    PYTHONPATH=. python benchmarks/ppo_optimum.py            # the whole table; hours of one core
+    PYTHONPATH=. python benchmarks/ppo_optimum.py --quick    # world A, kl_coef 0.3, few episodes: a minute
+
+Worlds A, B and C are those of `tests/worlds.py`: a random GPT-2 of two layers of width 64, 8 tokens, 4 prompts, rewards of
+mean 0 and variance 1. The trainer is the one that a user runs. Share is the way from start to optimum in
+E[r] - kl_coef KL(policy || start), 0 to 100%; distance is KL(policy || pi*), pi* ~ start exp(r / kl_coef); both exact, by
+enumeration. Every row is a run of its own, whose learning rate falls to 0 at its end; a range is over seeds, which draw world,
+policy and run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import torch
+import typer
+from lightning.fabric import Fabric
+
+from lsplugin.console import say
+from ppo.settings import PPOConfig, Sampling
+from ppo.trainer import train
+from tests.worlds import PROMPTS, World, make_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KL_COEFS = (1.0, 0.3, 0.1)
+EPISODES = {"A": (15_000, 77_000), "B": (15_000, 100_000), "C": (15_000, 77_000)}
+
+
+class Result(NamedTuple):
+    """What a run reached.
+
+    Attributes:
+        share: of the way from start to optimum, 0 to 1.
+        distance: KL to the optimum, nats.
+        start: KL of the start to the optimum, nats.
+        seconds: of the run.
+    """
+
+    share: float
+    distance: float
+    start: float
+    seconds: float
+
+
+def settings(name: str, kl_coef: float, episodes: int, seed: int) -> PPOConfig:
+    """Give a run its settings.
+
+    What differs from the defaults: the learning rate, as the model is tiny; vf_coef and cliprange_value, because a clipped value
+    moves by 0.2 an update at most, which is slow for so few updates; larger batches in world B, where what is learned of one
+    answer says nothing of another.
+    """
+    config = PPOConfig(
+        episodes=episodes,
+        batch_size=256,
+        minibatch_size=64,
+        learning_rate=1e-3,
+        kl_coef=kl_coef,
+        vf_coef=1.0,
+        cliprange_value=10.0,
+        missing_eos_penalty=0.0,
+        seed=seed,
+    )
+    return replace(config, batch_size=1024, minibatch_size=256) if name == "B" else config
+
+
+def tune(world: World, config: PPOConfig) -> Result:
+    """Run the trainer on a world and count through what it learned."""
+    begin = time.perf_counter()
+    start = world.distance(config.kl_coef)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    for _ in train(config, Sampling(max_new_tokens=world.length), world.policy, world.reward, PROMPTS, fabric):
+        pass
+    return Result(world.share(config.kl_coef), world.distance(config.kl_coef), start, time.perf_counter() - begin)
+
+
+def plan(names: str, *, quick: bool) -> Iterator[tuple[str, float, int]]:
+    """Yield the rows of the table: world, kl_coef, episodes."""
+    if quick:
+        yield "A", 0.3, 4_096
+        return
+    for name in names:
+        for episodes in EPISODES[name]:
+            for kl_coef in KL_COEFS:
+                yield name, kl_coef, episodes
+
+
+def spread(values: list[float], form: str) -> str:
+    """Write the mean, and the range of several."""
+    mean = format(statistics.mean(values), form)
+    return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}})"
+
+
+def main(
+    *,
+    worlds: Annotated[str, typer.Option(help="Which ones, their letters in a row.")] = "ABC",
+    seeds: Annotated[int, typer.Option(help="Runs of every row.")] = 1,
+    first_seed: Annotated[int, typer.Option(help="The first one.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="One short row.")] = False,
+) -> None:
+    """Print the table as Markdown, row by row."""
+    torch.set_num_threads(1)  # the models are too small for two
+    say("| world | kl_coef | episodes | share of the way | KL to pi* at the start | KL to pi* | seconds |")
+    say("|---|---|---|---|---|---|---|")
+    for name, kl_coef, episodes in plan(worlds, quick=quick):
+        runs = [
+            tune(make_world(name, seed=seed), settings(name, kl_coef, episodes, seed))
+            for seed in range(first_seed, first_seed + seeds)
+        ]
+        share, distance, start, seconds = (list(column) for column in zip(*runs, strict=True))
+        cells = [name, f"{kl_coef:g}", f"{episodes:,}", spread(share, ".1%")]
+        cells += [spread(start, ".2f"), spread(distance, ".3f"), spread(seconds, ".0f")]
+        say(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    typer.run(main)
