@@ -284,7 +284,8 @@ class _Seen:
         self._both, self._first, self._ties = array("q"), array("b"), 0
 
     def add(self, example: Example) -> None:
-        hashes = [_hash(repr((example.tree.prompt, answer))) for answer in example.tree.answers]
+        prompt = _bytes_hash(array("i", example.tree.prompt).tobytes())
+        hashes = [_bytes_hash(array("i", answer).tobytes(), prompt) for answer in example.tree.answers]
         for better, worse, probability in zip(example.better, example.worse, example.probability, strict=True):
             self._both.append(hashes[better] ^ hashes[worse])
             self._first.append(
@@ -309,4 +310,9 @@ class _Seen:
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), signed=True)
+    return _bytes_hash(text.encode("utf-8", "surrogatepass"))
+
+
+def _bytes_hash(data: bytes, salt: int = 0) -> int:
+    digest = blake2b(data, digest_size=8, salt=salt.to_bytes(8, signed=True)).digest()
+    return int.from_bytes(digest, signed=True)

@@ -99,7 +99,11 @@ class TextEncoder:
         return found
 
     def _encode(self, texts: list[str], *, special: bool) -> list[list[int]]:
-        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special).input_ids if texts else []
+        if not texts:
+            return []
+        # Masks and types are lists as long as the ids, which nobody here reads.
+        unread = {"return_attention_mask": False, "return_token_type_ids": False}
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=special, **unread).input_ids
         return ids
 
     def _joined(self, prompt: Prompt) -> str:
