@@ -103,15 +103,6 @@ def _room_for(output: Path) -> Iterator[None]:
 def _best(trainer: L.Trainer) -> str:
     found: list[object] = [callback for callback in trainer.callbacks if isinstance(callback, Best)]  # type: ignore[attr-defined]
     callback = next(iter(found), trainer.checkpoint_callback)
-    if (
-        isinstance(callback, ModelCheckpoint)
-        and callback.save_top_k
-        and not callback.best_model_path
-        and callback.dirpath
-    ):
-        # The steps ended before the first validation: the weights as they are, then.
-        callback.best_model_path = str(Path(callback.dirpath) / "best.ckpt")
-        trainer.save_checkpoint(callback.best_model_path, weights_only=True)
     if not isinstance(callback, ModelCheckpoint) or not callback.best_model_path:
         raise RewardModelError("no checkpoint was kept, so nothing can be exported: leave --best.save_top_k at 1")
     return callback.best_model_path
