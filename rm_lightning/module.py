@@ -11,6 +11,7 @@ import torch
 from rm_lightning.adapters import Lora, add_lora, checkpointing, compiled, export_model
 from rm_lightning.backbone import can_share, is_scorer, load_scorer, load_tokenizer, score
 from rm_lightning.callbacks import advice
+from rm_lightning.data import PARTS, PreferenceData
 from rm_lightning.defaults import default_backbone
 from rm_lightning.errors import RewardModelError
 from rm_lightning.loss import bootstrap_weights, centring, preference_loss
@@ -48,8 +49,9 @@ class RewardModel(L.LightningModule):
         head_std: standard deviation of the new head's weights; small, so that all scores start near 0.
         share_prompts: run each prompt once for all its answers, where the backbone can; scores and gradients are the same.
         members: heads on the one backbone, each fitted to its own bootstrap of the prompts; their spread says how sure they are.
-        ties: what a comparison with probability one half is: `half`, a win at one half; `davidson`, an outcome of its own.
-        margin: factor of the margins that people gave; 0 leaves them out.
+        ties: what a comparison with probability one half is: `davidson`, an outcome of its own, as likely as the data say where
+            both answers are as good; `half`, a win at one half, which shrinks all scores. Without ties there is no difference.
+        margin: factor of the margins that people gave (Touvron et al. 2023 take 1); 0 leaves them out, which measured no worse.
         smoothing: share of labels taken to be wrong.
         centre: weight of the squared sum of both scores, which keeps scores around 0; 0.01 is usual.
         lora: low-rank adapters instead of all weights.
@@ -60,6 +62,8 @@ class RewardModel(L.LightningModule):
         attention: transformers' attention implementation; its own choice when None.
         adapter: export the LoRA adapter alone instead of merged weights.
     """
+
+    log_tie: torch.nn.Parameter | None
 
     def __init__(
         self,
@@ -72,8 +76,8 @@ class RewardModel(L.LightningModule):
         head_std: float = 0.01,
         share_prompts: bool = True,  # noqa: FBT001, FBT002
         members: int = 1,
-        ties: Literal["half", "davidson"] = "half",
-        margin: float = 1.0,
+        ties: Literal["davidson", "half"] = "davidson",
+        margin: float = 0.0,
         smoothing: float = 0.0,
         centre: float = 0.0,
         lora: Lora | None = None,
@@ -99,7 +103,7 @@ class RewardModel(L.LightningModule):
         self._adapt(kept)
         self.scorer.train()
         self.join = default_join(self.tokenizer) if join is None else join
-        self.log_tie = torch.nn.Parameter(torch.zeros(1)) if ties == "davidson" else None  # as likely as half a win
+        self.register_parameter("log_tie", None)
         self.is_spread = False
         self.observed: dict[str, Observations] = {}
         self.measured = torch.nn.ModuleDict({stage: PreferenceMetrics() for stage in ("validation", "testing")})
@@ -115,6 +119,16 @@ class RewardModel(L.LightningModule):
         if kept["compile"]:
             compiled(self.scorer)
 
+    def setup(self, stage: str) -> None:
+        """Begin Davidson's tie parameter at the data's share of ties: between equals, P(tie) = v / (2 + v)."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        davidson = self.hparams["ties"] == "davidson" and isinstance(data, PreferenceData)
+        if stage != "fit" or not davidson or self.log_tie is not None:
+            return
+        if share := min(data.notes["ties"] / max(1, sum(data.counts[part] for part in PARTS)), 0.9):
+            # v = 2 P / (1 - P)
+            self.log_tie = torch.nn.Parameter(torch.tensor([2 * share / (1 - share)]).log().to(self.device))
+
     def configure_model(self) -> None:
         """Spread the weights over processes, block by block, under Lightning's ModelParallelStrategy (FSDP2)."""
         if self.device_mesh is None or self.is_spread:
@@ -123,7 +137,7 @@ class RewardModel(L.LightningModule):
 
         if self.log_tie is not None:
             raise RewardModelError(
-                "--model.ties davidson does not go with a model that is spread over processes: use half"
+                "the data hold ties, and --model.ties davidson does not go with a model that is spread over processes: use half"
             )
         mesh = self.device_mesh["data_parallel"]
         for block in blocks(trunk(self.scorer)) or ():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -20,8 +22,11 @@ from transformers import (
 from lsplugin.preferences import Pair, read_pairs, write_pairs
 from rm_lightning.__main__ import main
 from rm_lightning.backbone import can_share, load_scorer, load_tokenizer, score
+from rm_lightning.data import PreferenceData
 from rm_lightning.errors import RewardModelError
+from rm_lightning.module import RewardModel
 from rm_lightning.packing import pack, unfold
+from rm_lightning.quiet import quiet
 from rm_lightning.scorer import RewardScorer
 from rm_lightning.text import JOIN_KEY, TextEncoder, default_join
 
@@ -204,6 +209,33 @@ def test_a_classifier_with_other_labels_is_no_reward_model(tiny_causal: Path, tm
         RewardScorer(str(tmp_path))
     with pytest.raises(RewardModelError, match="exactly 1 label, this is a GPT2LMHeadModel"):
         RewardScorer(str(tiny_causal))
+
+
+@pytest.mark.parametrize(("ties", "share"), [("davidson", 0.25), ("davidson", 0.0), ("half", 0.25)])
+def test_the_tie_parameter_begins_at_the_data_and_learns(
+    ties: Any, share: float, tiny_causal: Path, tmp_path: Path
+) -> None:
+    quiet()
+    level = int(40 * share)
+    write_pairs(
+        tmp_path / "p.jsonl",
+        [Pair(f"day {n}", "good", "bad", probability=0.5 if n < level else 1.0) for n in range(40)],
+    )
+    data = PreferenceData(str(tmp_path / "p.jsonl"), backbone=str(tiny_causal), cache=tmp_path)
+    model = RewardModel(str(tiny_causal), learning_rate=1e-2, ties=ties)
+    trainer = L.Trainer(max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False,
+                        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1)  # fmt: skip
+    began: list[float] = []
+    trainer.callbacks.append(  # type: ignore[attr-defined]
+        LambdaCallback(
+            on_train_start=lambda *_: began.append(model.log_tie.exp().item() if model.log_tie is not None else 0)
+        )
+    )
+    trainer.fit(model, data)
+    # between equals, a quarter: v / (2 + v) = 1/4
+    assert began == [pytest.approx(2 / 3 if ties == "davidson" and share else 0.0)]
+    if model.log_tie is not None:
+        assert model.log_tie.exp().item() != pytest.approx(began[0], rel=1e-4)
 
 
 def test_bad_input_is_one_line(tiny_causal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

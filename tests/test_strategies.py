@@ -129,8 +129,10 @@ def test_two_processes_export_adapters_and_ensembles(tiny_causal: Path, rankings
 def test_weights_that_two_processes_share_do_not_go_with_davidsons_ties(
     tiny_causal: Path, rankings: Path, tmp_path: Path
 ) -> None:
-    more = [FULLY_SHARD, "--trainer.devices=2", "--model.ties=davidson"]
-    for ended in fits.together(fits.arguments(rankings, tiny_causal, tmp_path / "rm", *more), tmp_path / "log"):
+    level = tmp_path / "pairs.jsonl"
+    write_pairs(level, [Pair(f"day {n}", "good", "fine", probability=0.5 if n % 2 else 1.0) for n in range(40)])
+    more = [FULLY_SHARD, "--trainer.devices=2"]
+    for ended in fits.together(fits.arguments(level, tiny_causal, tmp_path / "rm", *more), tmp_path / "log"):
         assert ended.code == 1
         assert "does not go with a model that is spread over processes" in ended.said.splitlines()[-1]
 
