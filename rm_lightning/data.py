@@ -83,8 +83,8 @@ class PreferenceData(L.LightningDataModule):
             and counted.
         validation: share of the prompts on which the best checkpoint is chosen; 0 keeps the last one.
         test: share of the prompts on which nothing is chosen and accuracy is reported.
-        balance: with `prompts`, the comparisons of one ranking share one weight, so that no prompt counts twice (Ouyang et al.
-            2022, arXiv 2203.02155, section 3.5); with `pairs`, each counts.
+        balance: with `prompts`, the twos of answers of one ranking share one weight, so that no prompt counts twice (Ouyang et
+            al. 2022, arXiv 2203.02155, section 3.5), while every vote on the same two counts; with `pairs`, each counts.
         seed: of the split and of the order.
         cache: folder of the tokens, which are made once; in the user's cache when None.
     """
@@ -288,11 +288,12 @@ class PreferenceData(L.LightningDataModule):
         for item, example in zip(dealt, examples, strict=True):
             count = len(example.better)
             lengths = [len(answer) for answer in example.tree.answers]
+            twos = len({frozenset(two) for two in zip(example.better, example.worse, strict=True)})
             columns["better"] += [answers + place for place in example.better]
             columns["worse"] += [answers + place for place in example.worse]
             columns["probability"] += example.probability
             columns["margin"] += example.margin
-            columns["weight"] += [item.real * weight / (count if self.balanced else 1) for weight in example.weight]
+            columns["weight"] += [item.real * weight / (twos if self.balanced else 1) for weight in example.weight]
             columns["longer"] += [lengths[a] - lengths[b] for a, b in zip(example.better, example.worse, strict=True)]
             columns["prompt"] += [example.key] * count
             columns["row"] += [int(rows[item.place]) + place if item.real else PADDING for place in range(count)]

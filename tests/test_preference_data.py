@@ -346,6 +346,17 @@ def test_a_batch_holds_what_the_file_says(tiny_causal: Path, tmp_path: Path) -> 
     assert data.counts["train"] + data.counts["validation"] + data.counts["test"] == data.counts["pairs"] == 60
 
 
+def test_every_vote_on_the_same_two_answers_counts(tiny_causal: Path, tmp_path: Path) -> None:
+    votes = [Pair("day 0", "good", "bad"), Pair("day 0", "bad", "good"), Pair("day 0", "good", "bad", weight=0.5)]
+    ranked = [Pair("day 1", "good", "fine"), Pair("day 1", "good", "bad"), Pair("day 1", "fine", "bad")]
+    write_pairs(tmp_path / "p.jsonl", votes + ranked + ranked[:1])
+    data = PreferenceData(str(tmp_path / "p.jsonl"), backbone=str(tiny_causal), validation=0, test=0, cache=tmp_path)
+    data.setup("fit")
+    (batch,) = data.train_dataloader()
+    weights = dict(zip(batch.row.tolist(), batch.weight.tolist(), strict=True))
+    assert [weights[row] for row in range(7)] == pytest.approx([1, 1, 0.5, 1 / 3, 1 / 3, 1 / 3, 1 / 3])
+
+
 def test_pairs_may_count_each(tiny_causal: Path, tmp_path: Path) -> None:
     path = str(rankings(tmp_path / "p.jsonl"))
     data = PreferenceData(path, backbone=str(tiny_causal), balance="pairs", cache=tmp_path)
