@@ -387,7 +387,7 @@ def cases() -> dict[str, dict[str, Case]]:
             **{f"margin {factor:g}": Case(strengths, {"margin": factor}, **few) for factor in (0.0, 0.3, 1.0)},
             "as probability": Case(lambda made, rng: strengths(made, rng, chances=(0.6, 0.8, 0.95)), **few),
         },
-        "spread": {"4 members": Case(single, {"members": 4})},
+        "spread": {"4 members": Case(single, {"members": 4}, **few)},
     }
 
 
