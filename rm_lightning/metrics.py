@@ -162,7 +162,7 @@ def scalars(observations: Observations) -> dict[str, float]:
         beside that of a calibrated model (calibration_error_by_chance); length_floor, the accuracy of always the longer answer;
         shorter, that of always the shorter.
     """
-    right, floor, calibrated = accuracy(observations), length_floor(observations), calibration(observations)
+    right, floor, calibrated = accuracy(observations), length_floor(observations), calibration(decided(observations))
     return {
         "accuracy": right.value,
         "accuracy_low": right.low,
@@ -180,7 +180,7 @@ def summarise(observations: Observations) -> dict[str, Any]:
     """Compute everything that the report shows, as JSON; null where nothing is known."""
     chosen, found = decided(observations), scalars(observations)
     ties = len(observations.row) - len(chosen.row)
-    probability, calibrated = observations.probability, calibration(observations)
+    probability, calibrated = observations.probability, calibration(chosen)
     low, high = found.pop("accuracy_low"), found.pop("accuracy_high")
     return {
         "comparisons": len(observations.row),
@@ -228,8 +228,12 @@ def length_floor(observations: Observations) -> Figure:
 
 
 def log_loss(observations: Observations) -> float:
-    """Give the mean cross-entropy between labels and sigmoid(difference), in nats (Bradley and Terry 1952); a coin has log 2."""
-    difference, probability = observations.difference.double(), observations.probability.double()
+    """Give the mean cross-entropy between labels and sigmoid(difference), in nats (Bradley and Terry 1952); a coin has log 2.
+
+    Ties are left out: sigmoid(difference) is the probability that the better one wins where somebody decides.
+    """
+    chosen = decided(observations)
+    difference, probability = chosen.difference.double(), chosen.probability.double()
     # -p log sigmoid(d) - (1 - p) log sigmoid(-d)
     loss = -probability * F.logsigmoid(difference) - (1 - probability) * F.logsigmoid(-difference)
     return float(loss.mean())
