@@ -109,9 +109,10 @@ class Latest(WholeCheckpoint):
     """Somebody pressed Ctrl-C."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Listen for Ctrl-C."""
+        """Listen for Ctrl-C, unless it is ignored, as in the background of a script."""
         super().on_train_start(trainer, module)
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+        listens = signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        if listens and trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._ask)
 
     def _ask(self, *_: object) -> None:

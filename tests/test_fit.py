@@ -91,6 +91,7 @@ def at_step(step: int, what: Callable[[Any], object], *, after: bool = False) ->
             what(trainer)
 
     fits.without_report()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background would ignore it
     pytest.MonkeyPatch().setattr(History, "on_train_batch_end", ended)
 
 
