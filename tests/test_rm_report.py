@@ -165,7 +165,7 @@ def test_a_page_of_little_says_so(tmp_path: Path) -> None:
     bare = Record(title="Bare", metrics=only_ties, data={"in": 0, "used": {}, "dropped": {}})
     write_report(tmp_path / "report.html", bare)
     text = (tmp_path / "report.html").read_text()
-    assert text.count("<img") == 1  # the reliability of a single comparison
+    assert "<img" not in text  # nobody decided, so there is nothing to draw
     assert "not known" in text
     assert "No ceiling is known" in text
     assert "How it learned" not in text

@@ -102,13 +102,13 @@ def trained(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A list of 20 chunks and a bit."""
+    """A list of six chunks and a bit."""
     rng = random.Random(1)
     path = tmp_path_factory.mktemp("many") / "dataset.json"
     rows = [
         {"prompt": f"{n} {rng.choice(WORDS)}"}
         | {f"answer{k}": " ".join(rng.choices(WORDS, k=k + 2)) for k in range(1, 5)}
-        for n in range(20 * CHUNK // 4 + 50)
+        for n in range(6 * CHUNK // 4 + 50)
     ]
     path.write_text(json.dumps(rows))
     return path
@@ -469,14 +469,14 @@ class TestKilled:
         assert running.wait() == -signal.SIGKILL
         assert not output.exists()
         taken = json.loads(sidecar.read_text())["taken"]
-        assert 2 * CHUNK <= taken < 20 * CHUNK
+        assert 2 * CHUNK <= taken < 6 * CHUNK
         with (tmp_path / "scores.jsonl.part").open("a") as part:  # a kill within a write leaves this
             part.write('{"prompt": "0 The", "ans')
         resumed = subprocess.run([*command, output], check=True, env=environment, capture_output=True, text=True)
         assert f"goes on after {taken} answers" in resumed.stderr
         assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
         skipped = sum(int(line.split()[1]) for line in resumed.stderr.splitlines() if line.startswith("skipped"))
-        assert len(read_lines(output)) + skipped == 20 * CHUNK + 200
+        assert len(read_lines(output)) + skipped == 6 * CHUNK + 200
         assert {file.name for file in tmp_path.iterdir()} == {"scores.jsonl", "whole.jsonl"}
 
     def test_what_changed_is_done_again_and_what_did_not_is_kept(self, models: list[str], tmp_path: Path) -> None:
