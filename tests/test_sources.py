@@ -241,7 +241,7 @@ def test_packed_or_not_list_or_lines(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("a.jsonl.gz", b"{}\n", "a.jsonl.gz, after line 0: expected a whole gzip file"),
-        ("a.jsonl.gz", gzip.compress(json.dumps(ROWS[0]).encode() + b"\n")[:-9], "expected a whole gzip file"),
+        ("a.jsonl.gz", gzip.compress(json.dumps(ROWS[0]).encode() + b"\n", mtime=0)[:-9], "expected a whole gzip file"),
         ("a.jsonl", b"", "a.jsonl, read as trl: expected answers to compare, found none in 0 rows (the file is empty)"),
         ("a.jsonl", b'{"prompt": "p", "chosen": "a", "rejected": "a"}', "in 1 rows (the answers are identical: 1)"),
         ("a.jsonl", b"\n{]\n", "a.jsonl, line 2: expected one JSON object a line"),
