@@ -96,13 +96,14 @@ def _answers(
 ) -> dict[str, Any]:
     """Answer every prompt once: answers, their length in tokens, (N,), and log policy - log base of each, (N,)."""
     device = policy.model.device
-    generator = torch.Generator(device).manual_seed(seed)
+    uniforms = torch.rand(len(prompts), sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed))
     texts: list[str] = []
     lengths, divergences = [], []
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         input_ids, mask = (tensor.to(device) for tensor in policy.read(batch, room=sampling.max_new_tokens))
-        responses, response_mask = sample(policy, input_ids, mask, sampling=sampling, generator=generator)
+        rolled = uniforms[start : start + batch_size].to(device)
+        responses, response_mask = sample(policy, input_ids, mask, sampling=sampling, uniforms=rolled)
         texts += policy.write(responses.cpu(), response_mask.cpu())
         lengths.append(response_mask.sum(1).float().cpu())
         if base is not None:

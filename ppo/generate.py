@@ -50,7 +50,7 @@ def generate(
     if answers < 2:
         raise PPOError(f"--answers {answers}: a comparison needs 2 answers or more")
     device = policy.model.device
-    generator = torch.Generator(device).manual_seed(seed)
+    dice = torch.Generator().manual_seed(seed)
     rows: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
     size = max(1, batch_size // answers)
@@ -62,7 +62,8 @@ def generate(
             if not lacking:
                 break
             input_ids, mask = policy.read([batch[number] for number in lacking], room=sampling.max_new_tokens)
-            drawn = sample(policy, input_ids.to(device), mask.to(device), sampling=sampling, generator=generator)
+            uniforms = torch.rand(len(lacking), sampling.max_new_tokens, generator=dice).to(device)
+            drawn = sample(policy, input_ids.to(device), mask.to(device), sampling=sampling, uniforms=uniforms)
             for number, text in zip(lacking, policy.write(*(tensor.cpu() for tensor in drawn)), strict=True):
                 if text:
                     found[number].setdefault(text)

@@ -27,16 +27,18 @@ def sample(
     mask: Tensor,
     *,
     sampling: Sampling,
-    generator: torch.Generator | None = None,
+    uniforms: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Continue each prompt until an EOS or `max_new_tokens`.
+    """Continue each prompt until an EOS or `max_new_tokens`; equal prompts are read once.
+
+    A row's answer depends on its prompt and its own random numbers, not on what else the batch holds.
 
     Args:
         policy: what to sample from; its model is used as it is, in its own mode and on its own device.
         input_ids: prompts padded on the left, (B, P).
         mask: True = real token, (B, P).
         sampling: how to draw.
-        generator: on the model's device; the same seed gives the same answers.
+        uniforms: one number in [0, 1) for every token that may be drawn, (B, max_new_tokens); see `draw`.
 
     Returns:
         responses, (B, T) with T the longest drawn and pad tokens after an answer's EOS; response_mask, (B, T), True = real
@@ -49,23 +51,41 @@ def sample(
     rows = torch.arange(batch, device=device)  # which answer each row of the shrinking batch writes
     going = torch.ones(batch, dtype=torch.bool, device=device)
     cache = DynamicCache(config=policy.model.config)
-    tokens = input_ids
+    logits = first_logits(policy.model, input_ids, mask, cache)  # (B, V)
     for step in range(sampling.max_new_tokens):
-        logits = next_logits(policy.model, tokens, mask, cache)  # (B', V)
-        drawn = draw(logits, sampling, generator)  # (B',)
+        drawn = draw(logits, sampling, uniforms[rows, step])  # (B',)
         responses[rows[going], step] = drawn[going]
         response_mask[rows[going], step] = True
         going = going & ~torch.isin(drawn, ends)
-        if not going.any():
+        if step + 1 == sampling.max_new_tokens or not going.any():
             break
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         if going.float().mean() < LEAVE_AT:
             kept = going.nonzero().squeeze(1)
             cache.batch_select_indices(kept)
             rows, mask, drawn, going = rows[kept], mask[kept], drawn[kept], going[kept]
-        tokens = drawn.unsqueeze(1)
+        logits = next_logits(policy.model, drawn.unsqueeze(1), mask, cache)  # (B', V)
     longest = int(response_mask.sum(1).max())
     return responses[:, :longest], response_mask[:, :longest]
+
+
+def first_logits(model: PreTrainedModel, input_ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    """Logits of the first token, (B, V), float32; each distinct row is run once, and the cache then holds all B.
+
+    Args:
+        model: the causal language model.
+        input_ids: (B, P).
+        mask: (B, P).
+        cache: an empty one.
+    """
+    marked = torch.where(mask, input_ids, -1)
+    distinct, place = marked.unique(dim=0, return_inverse=True)  # (U, P), (B,)
+    if len(distinct) == len(marked):
+        return next_logits(model, input_ids, mask, cache)
+    seen = distinct >= 0
+    logits = next_logits(model, distinct.where(seen, input_ids.min()), seen, cache)
+    cache.batch_select_indices(place)
+    return logits[place]
 
 
 def next_logits(model: PreTrainedModel, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
@@ -89,8 +109,12 @@ def next_logits(model: PreTrainedModel, tokens: Tensor, mask: Tensor, cache: Dyn
     return logits
 
 
-def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
-    """Draw one token a row: (B, V) -> (B,)."""
+def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
+    """Draw one token a row by inverting its distribution function: (B, V), (B,) -> (B,).
+
+    The token drawn with u is the first one at which the cumulated probability passes u (Devroye 1986, "Non-uniform random variate
+    generation", section III.2.1), so that the same u gives the same token in any batch and on any number of processes.
+    """
     logits = logits / sampling.temperature
     if sampling.top_k:
         worst = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
@@ -101,4 +125,7 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) 
         logits = logits.masked_fill(
             torch.zeros_like(order).bool().scatter(1, order, before >= sampling.top_p), -torch.inf
         )
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(1)
+    cumulated = logits.softmax(-1).cumsum(-1)
+    total = cumulated[:, -1:]  # 1, but for rounding
+    point = torch.minimum(uniforms.unsqueeze(1) * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulated, point, right=True).squeeze(1)

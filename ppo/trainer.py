@@ -113,7 +113,7 @@ def train(
     optimizer = torch.optim.AdamW(actor.parameters(), lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
     actor, optimizer = fabric.setup(actor, optimizer)
     actor.eval()  # no dropout: it would make the ratio of the first minibatch differ from 1 (Huang et al. 2024)
-    generator = torch.Generator(device).manual_seed(config.seed)
+    dice = torch.Generator().manual_seed(config.seed)
     shuffler = torch.Generator().manual_seed(config.seed)
     stream = prompt_batches(prompts, config.batch_size, seed=config.seed)
     kl_coef, moments = config.kl_coef, Moments()
@@ -123,8 +123,9 @@ def train(
         # 1. Sample answers to the next prompts.
         batch = next(stream)
         input_ids, mask = (tensor.to(device) for tensor in policy.read(batch, room=sampling.max_new_tokens))
+        uniforms = torch.rand(len(batch), sampling.max_new_tokens, generator=dice).to(device)
         with fabric.autocast():
-            responses, response_mask = sample(policy, input_ids, mask, sampling=sampling, generator=generator)
+            responses, response_mask = sample(policy, input_ids, mask, sampling=sampling, uniforms=uniforms)
         answers = policy.write(responses.cpu(), response_mask.cpu())
         # 2. Score them; an answer without an end is penalised.
         scores = reward(batch, answers).to(device)
