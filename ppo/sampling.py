@@ -79,7 +79,7 @@ def first_logits(model: PreTrainedModel, input_ids: Tensor, mask: Tensor, cache:
         cache: an empty one.
     """
     marked = torch.where(mask, input_ids, -1)
-    distinct, place = marked.unique(dim=0, return_inverse=True)  # (U, P), (B,)
+    distinct, place = torch.unique(marked, dim=0, return_inverse=True)  # (U, P), (B,)
     if len(distinct) == len(marked):
         return next_logits(model, input_ids, mask, cache)
     seen = distinct >= 0
