@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from argparse import RawDescriptionHelpFormatter
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lsplugin import console
 from lsplugin.files import check_replaceable
+from rm_lightning.arguments import COMMANDS, PROGRAM, Help, Parser, of_union, ready_configs, with_ready_configs
+from rm_lightning.backbone import is_scorer
 from rm_lightning.callbacks import Best, History, Latest, PredictionFile
 from rm_lightning.data import PreferenceData
 from rm_lightning.defaults import default_backbone, default_pairs
@@ -28,50 +29,11 @@ from rm_lightning.resume import begin, end, logs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FINISHED = Path("runs/rm")
+"""Where fit writes by default, and where the other commands look."""
+
 DEMO_LEARNING_RATE = 5e-4
 """What the demo world's tiny model takes; used when no backbone and no other rate is named."""
-
-PROGRAM = "python -m rm_lightning"
-
-COMMANDS = {
-    "fit": f"""Train a reward model on comparisons, test it on held-out prompts, and write it to --output.
-
-example:
-  {PROGRAM} fit --data.pairs pairs.jsonl --model.backbone gpt2 --output runs/rm
-
---config NAME takes a ready configuration ({{ready}});
-options after it win. The same command again goes on where it was interrupted. Without --model.backbone and
---data.pairs, the demo world's small ones are used.""",
-    "validate": f"""Measure a model on the prompts that choose the checkpoint, and print the figures.
-
-example:
-  {PROGRAM} validate --model.backbone runs/rm --data.validation_pairs pairs.jsonl""",
-    "test": f"""Measure a model on the prompts that choose nothing, and print the figures.
-
-example:
-  {PROGRAM} test --model.backbone runs/rm --data.test_pairs pairs.jsonl""",
-    "predict": f"""Score both answers of every comparison, and write them to --output as JSON lines.
-
-example:
-  {PROGRAM} predict --model.backbone runs/rm --data.pairs pairs.jsonl --output scores.jsonl""",
-}
-"""What each command's help begins with."""
-
-CONFIGS = Path(__file__).parent / "configs"
-
-
-class Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the lines of a description as they are."""
-
-
-class Parser(LightningArgumentParser):
-    """Says what is wrong with the arguments in one line, not below some hundred lines of options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise it as a mistake of the user's."""
-        if not self.exit_on_error:  # jsonargparse tries something out
-            super().error(message, ex)
-        raise RewardModelError(f"{_of_union(message)}; `{PROGRAM} fit --help` tells all options")
 
 
 class RewardCLI(LightningCLI):
@@ -82,7 +44,7 @@ class RewardCLI(LightningCLI):
         parser.add_argument(
             "--output",
             type=Path,
-            default=Path("runs/rm"),
+            default=FINISHED,
             help="Folder of the finished reward model; logs and checkpoints lie beside it. For predict, a .jsonl file.",
         )
         parser.add_argument(
@@ -133,6 +95,8 @@ class RewardCLI(LightningCLI):
         """Say which default is used; choose a precision and a place for the logs; go on where a run broke off."""
         config = self.config[self.subcommand]
         _check_strategy(config.trainer.strategy)
+        if self.subcommand != "fit":
+            _finished_model(config)
         _defaults(config)
         if config.trainer.precision is None:  # bf16 autocast is slower than float32 on CPUs
             config.trainer.precision = "bf16-mixed" if _on_gpu(config.trainer.accelerator) else "32-true"
@@ -158,7 +122,7 @@ class RewardCLI(LightningCLI):
         except ValueError as error:
             if "Union subtypes" not in str(error):
                 raise
-            raise RewardModelError(_of_union(str(error))) from None
+            raise RewardModelError(of_union(str(error))) from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:  # noqa: ANN401 - Lightning's own signature
         """Add the history, or the file of predictions; say in a line what Lightning cannot make a trainer of."""
@@ -197,6 +161,23 @@ def _defaults(config: Namespace) -> None:
         console.say("no --data.pairs given: the demo world's pairs, labelled by simulated annotators, are used")
         with console.progress("making the demo world's pairs (once)"):
             default_pairs(config.data.seed)
+
+
+def _finished_model(config: Namespace) -> None:
+    """Take the model that fit wrote where none is named, and refuse one whose head nobody trained."""
+    if config.ckpt_path is not None:
+        return
+    if config.model.backbone is None:
+        if not (FINISHED / MARKER).exists():
+            raise RewardModelError(
+                f"expected a finished reward model: {FINISHED} holds none; name its folder with --model.backbone"
+            )
+        console.say(f"no --model.backbone given: {FINISHED} is used")
+        config.model.backbone = config.data.backbone = str(FINISHED)
+    elif not is_scorer(config.model.backbone):
+        raise RewardModelError(
+            f"{config.model.backbone}: expected a finished reward model, this has no trained head; `{PROGRAM} fit` makes one"
+        )
 
 
 def _check_strategy(strategy: object) -> None:
@@ -241,46 +222,8 @@ def _namespace(**values: object) -> Namespace:
     return Namespace(**values)  # type: ignore[no-untyped-call]
 
 
-def _of_union(message: str) -> str:
-    """Cut jsonargparse's list of all types that a value is not of down to the first, which is the one that was meant."""
-    head, union, rest = message.partition("Does not validate against any of the Union subtypes")
-    _, _, tried = rest.partition("- ")
-    meant = [line for line in tried.partition("\n  - ")[0].splitlines() if not line.startswith("Given value")]
-    return " ".join(f"{head} {' '.join(meant)}".split()) if union and tried else message
-
-
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-def ready_configs() -> dict[str, Path]:
-    """Give the configurations that come with this package, by name."""
-    return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
-
-
-def with_ready_configs(args: Sequence[str]) -> list[str]:
-    """Put a ready configuration's path where its bare name is given to --config; other arguments stay as they are.
-
-    Raises:
-        RewardModelError: a bare name that is neither a file nor a ready configuration.
-    """
-    found: list[str] = []
-    for arg in args:
-        option, sign, value = arg.partition("=")
-        if option in {"--config", "-c"} and sign:
-            found.append(f"{option}={_config(value)}")
-        else:
-            found.append(_config(arg) if found and found[-1] in {"--config", "-c"} else arg)
-    return found
-
-
-def _config(name: str) -> str:
-    known = ready_configs()
-    if Path(name).is_file() or Path(name).suffix or Path(name).name != name:
-        return name
-    if name not in known:
-        raise RewardModelError(f"--config {name}: no such file, and not one of the ready ones: {', '.join(known)}")
-    return str(known[name])
 
 
 def main(args: Sequence[str] | None = None) -> None:

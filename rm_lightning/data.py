@@ -244,13 +244,14 @@ class PreferenceData(L.LightningDataModule):
         names = ", ".join(file for files in self.files.values() for file in files)
         usable = sum(self.counts[name] for name in PARTS)
         reasons = "".join(f"; {count} {reason}" for reason, count in self.counts.items() if "dropped" in reason)
+        needed = {"fit": "train", "validate": "validation", "test": "test"}.get(stage, "train")
         for name, part in self._parts.items():
-            if not len(part.places):
+            asked = stage == "fit" or name == needed
+            if asked and not len(part.store if stage == "predict" else part.places):
                 raise RewardModelError(
                     f"{names}: no pairs are left for {name} ({usable} of {self.counts['pairs']} are usable{reasons}); "
                     "more prompts are needed"
                 )
-        needed = {"fit": "train", "validate": "validation", "test": "test"}.get(stage, "train")
         if needed not in self._parts:
             raise RewardModelError(
                 f"there is nothing for {needed}: name files with --data.{'pairs' if needed == 'train' else needed + '_pairs'}"

@@ -491,6 +491,32 @@ def test_an_exported_model_is_measured_again(
     assert float(line.split("│")[2]) == pytest.approx(fits.metrics(trained)["margin"], abs=1e-5)
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_only_a_finished_model_is_measured(
+    command: str, tiny_causal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backbone without a trained head would be measured at random; no model at all is no reason to take the demo's."""
+    pairs = tmp_path / "pairs.jsonl"
+    write_pairs(pairs, fits.days(1))
+    given = [command, f"--data.pairs={pairs}", f"--data.cache={tmp_path}"]
+    line = refused([*given, f"--model.backbone={tiny_causal}"], capsys)
+    assert "expected a finished reward model, this has no trained head; `python -m rm_lightning fit` makes one" in line
+    monkeypatch.chdir(tmp_path)
+    assert "runs/rm holds none; name its folder with --model.backbone" in refused(given, capsys)
+
+
+def test_a_single_comparison_is_scored(trained: Path, tmp_path: Path) -> None:
+    """Nothing is held out from what is only scored."""
+    pairs, output = tmp_path / "pairs.jsonl", tmp_path / "scores.jsonl"
+    write_pairs(pairs, fits.days(1))
+    main(
+        ["predict", f"--data.pairs={pairs}", f"--model.backbone={trained}", f"--output={output}",
+         f"--data.cache={tmp_path}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    )  # fmt: skip
+    row = json.loads(output.read_text())
+    assert row["difference"] == pytest.approx(row["chosen_score"] - row["rejected_score"])
+
+
 def test_help_begins_with_an_example_and_tells_our_options(capsys: pytest.CaptureFixture[str]) -> None:
     said = {}
     for command in ("fit", "validate", "test", "predict"):

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import rm_lightning.finish
 from lsplugin.preferences import Pair, write_pairs
 from rm_lightning.__main__ import main
-from rm_lightning.cli import ready_configs
+from rm_lightning.arguments import ready_configs
 from rm_lightning.scorer import RewardScorer
 from tests import fits
 
