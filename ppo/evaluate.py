@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ppo.actor import reference_logprobs
 from ppo.errors import PPOError
-from ppo.policy import reference_logprobs
 from ppo.sampling import sample
 
 if TYPE_CHECKING:

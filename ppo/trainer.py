@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from ppo.actor import ActorCritic, Outputs, reference_logprobs
 from ppo.core import (
     Moments,
     adapted_kl_coef,
@@ -28,7 +29,6 @@ from ppo.core import (
     whiten,
 )
 from ppo.errors import PPOError
-from ppo.policy import ActorCritic, Outputs, Policy, reference_logprobs
 from ppo.sampling import sample
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lsplugin.preferences import Prompt
+    from ppo.policy import Policy
     from ppo.reward import Reward
     from ppo.settings import PPOConfig, Sampling
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 PIECES = "rlhf_pieces"
 """Attribute of a mask: the masks of its runs of one tree each, (1, 1, n, n), in the order of the flattened rows."""
 
+WORTH = 128**2
+"""Scores that a piece must spare to be worth a call of its own (measured on two cores: short texts are faster in whole rows)."""
+
 
 def visible(packed: Packed, *, window: int | None = None) -> Tensor:
     """Say who sees whom: token q sees token k when k comes no later, both are of one tree, and k is of the prompt or q's answer.
@@ -69,7 +72,10 @@ def _mask(model: PreTrainedModel, packed: Packed, window: int | None) -> Mask:
     if attention != "sdpa":  # others add the mask to the scores
         return torch.zeros_like(mask, dtype=model.dtype).masked_fill(~mask, torch.finfo(model.dtype).min)
     if mask.device.type == "cpu" and model._compiled_call_impl is None:  # noqa: SLF001 - compiled once, not for every batch
-        setattr(mask, PIECES, _pieces(mask, packed))
+        pieces = _pieces(mask, packed)
+        spared = mask.numel() - sum(piece.numel() for piece in pieces)
+        if spared > len(pieces) * WORTH:
+            setattr(mask, PIECES, pieces)
     return mask
 
 

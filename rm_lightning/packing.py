@@ -95,8 +95,11 @@ def pack(trees: Sequence[Tree], *, pad: int) -> Packed:
 
 
 def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
-    """Give the hidden state of each answer's last token, (N, H), from a causal backbone without its head."""
-    with _last_block_at(model, packed.ends):
+    """Give the hidden state of each answer's last token, (N, H), from a causal backbone without its head.
+
+    `packed.ends` may name any tokens, also one several times.
+    """
+    with _last_block_at(model, packed.ends.unique()):  # type: ignore[no-untyped-call]
         out = model(
             input_ids=packed.input_ids,
             attention_mask=masks_for(model, packed),
@@ -112,7 +115,7 @@ def _last_block_at(model: PreTrainedModel, ends: Tensor) -> Iterator[None]:
 
     Args:
         model: a backbone without its head.
-        ends: (N,) in the flattened rows; elsewhere the layer gives zeros.
+        ends: (N,) in the flattened rows, each once; elsewhere the layer gives zeros.
     """
     last: Any = (blocks(model) or [None])[-1]
     mlp: Any = getattr(last, "mlp", None)

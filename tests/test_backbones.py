@@ -12,6 +12,7 @@ import torch
 import transformers as hf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import rm_lightning.masks
 from rm_lightning.adapters import Lora, add_lora, checkpointing, compiled, export_model
 from rm_lightning.backbone import MEMBERS_KEY, can_share, load_scorer, load_tokenizer, score, window
 from rm_lightning.errors import RewardModelError
@@ -65,6 +66,12 @@ OTHERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "distilbert": (hf.DistilBertConfig, {"dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4}),
 }  # fmt: skip
 """Backbones in which each answer has a prompt of its own."""
+
+
+@pytest.fixture(autouse=True)
+def _tree_by_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attend within each tree, however short; tests/test_packing.py and tests/test_actor.py attend in whole rows."""
+    monkeypatch.setattr(rm_lightning.masks, "WORTH", -1)
 
 
 def make(kind: str, tiny_causal: Path, folder: Path, **more: Any) -> Path:

@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsplugin.errors import LspluginError
+from ppo.actor import ActorCritic, reference_logprobs
 from ppo.errors import PPOError
-from ppo.policy import ActorCritic, load_policy, reference_logprobs
+from ppo.policy import load_policy
 from ppo.reward import load_reward
 from tests.worlds import word_policy
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
+from ppo.actor import ActorCritic
 from ppo.errors import PPOError
-from ppo.policy import ActorCritic
 from ppo.settings import PPOConfig, Sampling
 from ppo.trainer import Rollout, backward, evaluate, prompt_batches, train
 from tests.worlds import PROMPTS, World, all_responses, make_world, response_distribution, word_policy

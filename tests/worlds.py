@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from ppo.policy import Policy, load_policy, reference_logprobs, response_logits
+from ppo.actor import reference_logprobs, response_logits
+from ppo.policy import Policy, load_policy
 from rm_lightning.text import TextEncoder
 
 if TYPE_CHECKING:
