@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.console import table
+from lsplugin.pictures import BLUE, GREY, RED, fill, svg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Summary = dict[str, Any]
-_BLUE, _RED, _GREY = "#3060a0", "#b03030", "#888888"
 
 
 def tables(summary: Summary) -> list[str]:
@@ -93,12 +91,8 @@ def page(summary: Summary, *, title: str, where_it_went: str) -> str:
         title: its heading.
         where_it_went: the table of where every annotation went.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        Path(__file__).with_name("report.html.j2"),
         title=title,
         summary=summary,
         agreement=summary["agreement"],
@@ -115,13 +109,13 @@ def _draw_agreement(axes: Axes, summary: Summary) -> None:
     """Draw floor, agreement and ceiling on one scale."""
     agreement = summary["agreement"]
     rows = [
-        ("always the longer answer (floor)", summary["length_floor"], _GREY),
-        ("two annotators agree", agreement["raw"], _BLUE),
-        ("an annotator, asked again", agreement["self"], _BLUE),
-        ("a perfect reward model (ceiling)", agreement["ceiling"], _RED),
+        ("always the longer answer (floor)", summary["length_floor"], GREY),
+        ("two annotators agree", agreement["raw"], BLUE),
+        ("an annotator, asked again", agreement["self"], BLUE),
+        ("a perfect reward model (ceiling)", agreement["ceiling"], RED),
     ]
     if trusted := agreement.get("without_flagged"):
-        rows += [("ceiling without the flagged", trusted["ceiling"], _RED)]
+        rows += [("ceiling without the flagged", trusted["ceiling"], RED)]
     _draw_shares(axes, [(name, found, colour) for name, found, colour in rows if found["value"] is not None])
     axes.set_xlabel("share, with its 95% interval")
 
@@ -138,7 +132,7 @@ def _draw_others(axes: Axes, summary: Summary) -> None:
 
 def _draw_people(axes: Axes, summary: Summary, key: str, flag: str) -> None:
     found = [person for person in summary["annotators"] if person[key]["value"] is not None]
-    rows = [(p["annotator"] or "unknown", p[key], _RED if flag in p["flags"] else _BLUE) for p in found]
+    rows = [(p["annotator"] or "unknown", p[key], RED if flag in p["flags"] else BLUE) for p in found]
     _draw_shares(axes, rows)
 
 
@@ -146,7 +140,7 @@ def _draw_shares(axes: Axes, rows: list[tuple[str, dict[str, Any], str]]) -> Non
     for place, (_, found, colour) in enumerate(rows):
         axes.plot([found["low"], found["high"]], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
         axes.plot(found["value"], place, "o", color=colour)
-    axes.axvline(0.5, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.set_xlim(0, 1)
@@ -161,7 +155,7 @@ def _draw_progress(axes: Axes, summary: Summary) -> None:
     for row in summary["progress"]:
         total += row["annotations"]
         sums.append(total)
-    axes.step(times, sums, where="post", color=_BLUE)
+    axes.step(times, sums, where="post", color=BLUE)
     formatter = mdates.ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(formatter)
     axes.set_ylim(0, total * 1.05 + 1)
@@ -172,8 +166,8 @@ def _draw_models(axes: Axes, summary: Summary) -> None:
     models = summary["models"]
     ranking = models["bradley_terry"] if models else []
     for place, row in enumerate(ranking):
-        axes.plot([row["score"]["low"], row["score"]["high"]], [place, place], color=_BLUE, linewidth=2)
-        axes.plot(row["score"]["value"], place, "o", color=_BLUE)
+        axes.plot([row["score"]["low"], row["score"]["high"]], [place, place], color=BLUE, linewidth=2)
+        axes.plot(row["score"]["value"], place, "o", color=BLUE)
     axes.set_yticks(range(len(ranking)), [row["model"] for row in ranking])
     axes.set_ylim(max(len(ranking), 1) - 0.5, -0.5)
     axes.set_xlabel("Bradley-Terry score, log odds")
@@ -189,19 +183,8 @@ _PICTURES: dict[str, Callable[[Axes, Summary], None]] = {
 
 
 def _picture(draw: Callable[[Axes, Summary], None], summary: Summary) -> str:
-    """Draw one picture; give it as the address of an SVG image."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "lsplugin", "svg.fonttype": "path"}):
-        rows = len(summary["annotators"]) if draw in {_draw_left, _draw_others} else 5
-        figure = Figure(figsize=(6.4, 1.2 + 0.28 * max(rows, 5)), layout="constrained")
-        axes = figure.subplots()
-        draw(axes, summary)
-        axes.spines[["top", "right"]].set_visible(False)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode()
+    rows = len(summary["annotators"]) if draw in {_draw_left, _draw_others} else 5
+    return svg(lambda axes: draw(axes, summary), size=(6.4, 1.2 + 0.28 * max(rows, 5)))
 
 
 def _interval(found: dict[str, Any], *, digits: int = 3) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.files import PathLike, as_path, atomic_file, read_json, write_text
+from lsplugin.pictures import BLUE, GREY, RED, fill, png, svg
 from rm_lightning.errors import RewardModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from matplotlib.axes import Axes
-
-_BLUE, _RED, _GREY = "#3060a0", "#b03030", "#888888"
 
 MOST_POINTS = 200
 """Points of a learning curve; more steps are drawn as means of equally many."""
@@ -117,24 +115,17 @@ def floor_warning(metrics: Mapping[str, Any]) -> str | None:
 
 def write_report(path: PathLike, record: Record) -> None:
     """Write the page, and its pictures together as a PNG of the same name beside it."""
-    pictures = {name: draw for name, (known, draw) in _PICTURES.items() if known(record)}
-    write_text(path, _page(record, {name: _svg(draw, record) for name, draw in pictures.items()}))
+    drawn = {name: partial(draw, record=record) for name, (known, draw) in _PICTURES.items() if known(record)}
+    sizes = {"headline": (9.6, 2.6)}
+    write_text(path, _page(record, {name: svg(draw, size=sizes.get(name, (6.4, 3.4))) for name, draw in drawn.items()}))
     with atomic_file(as_path(path).with_suffix(".png")) as temporary:
-        temporary.write_bytes(_overview(list(pictures.values()), record))
+        temporary.write_bytes(png(list(drawn.values())))
 
 
 def _page(record: Record, pictures: Mapping[str, str]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     warnings = [leak_warning(record.metrics, record.ceiling), floor_warning(record.metrics)]
-    return environment.get_template("report.html.j2").render(
+    return fill(
+        Path(__file__).with_name("report.html.j2"),
         record=record,
         metrics=record.metrics,
         pictures=pictures,
@@ -150,45 +141,45 @@ def _draw_headline(axes: Axes, record: Record) -> None:
     """Draw floor, model and ceiling on one scale."""
     metrics, ceiling = record.metrics, record.ceiling
     rows = [
-        ("always the longer answer (floor)", _of(metrics, "length_floor"), _GREY),
-        ("this reward model", _of(metrics, "accuracy"), _BLUE),
+        ("always the longer answer (floor)", _of(metrics, "length_floor"), GREY),
+        ("this reward model", _of(metrics, "accuracy"), BLUE),
     ]
     if ceiling is not None:
         best = {"value": ceiling["value"], "low": ceiling["at_least"], "high": ceiling["at_most"]}
-        rows.append(("a perfect reward model (ceiling)", best, _RED))
+        rows.append(("a perfect reward model (ceiling)", best, RED))
     _draw_shares(axes, rows)
     for place, (_, found, colour) in enumerate(rows):
         at, text = (found["value"], place), f"{found['value']:.3f}"
         axes.annotate(text, at, xytext=(0, 7), textcoords="offset points", ha="center", color=colour)
-        if colour != _BLUE:
+        if colour != BLUE:
             axes.axvline(found["value"], color=colour, linewidth=0.8, linestyle="--", alpha=0.6, zorder=0)
     axes.set_title("Accuracy between floor and ceiling")
 
 
 def _draw_loss(axes: Axes, record: Record) -> None:
     _draw_curves(axes, record, "train_loss", "val_log_loss")
-    axes.axhline(math.log(2), color=_GREY, linewidth=0.8, linestyle=":")  # a coin's
+    axes.axhline(math.log(2), color=GREY, linewidth=0.8, linestyle=":")  # a coin's
     axes.set_title("Log-loss by step (dotted: a coin)")
 
 
 def _draw_accuracy(axes: Axes, record: Record) -> None:
     _draw_curves(axes, record, "train_accuracy", "val_accuracy")
-    axes.axhline(0.5, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_title("Accuracy by step (dotted: a coin)")
 
 
 def _draw_rate(axes: Axes, record: Record) -> None:
-    axes.plot(*zip(*_series(record, "learning_rate"), strict=True), color=_GREY)
+    axes.plot(*zip(*_series(record, "learning_rate"), strict=True), color=GREY)
     axes.set_ylim(bottom=0)
     axes.set_title("Learning rate by step")
 
 
 def _draw_reliability(axes: Axes, record: Record) -> None:
     """Draw how often the model is right against how sure it is."""
-    axes.plot([0.5, 1], [0.5, 1], color=_GREY, linewidth=0.8, linestyle=":")
+    axes.plot([0.5, 1], [0.5, 1], color=GREY, linewidth=0.8, linestyle=":")
     for point in record.metrics["calibration"]["points"]:
-        axes.plot([point["predicted"]] * 2, [point["low"], point["high"]], color=_BLUE, linewidth=2)
-        axes.plot(point["predicted"], point["value"], "o", color=_BLUE)
+        axes.plot([point["predicted"]] * 2, [point["low"], point["high"]], color=BLUE, linewidth=2)
+        axes.plot(point["predicted"], point["value"], "o", color=BLUE)
     axes.set_xlim(0.49, 1.01)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("how sure the model is")
@@ -199,13 +190,13 @@ def _draw_reliability(axes: Axes, record: Record) -> None:
 def _draw_length(axes: Axes, record: Record) -> None:
     found = record.metrics["by_length"]
     names = {"longer": "better answer is longer", "about_equal": "about as long", "shorter": "better answer is shorter"}
-    _draw_shares(axes, [(f"{text} ({found[name]['trials']})", found[name], _BLUE) for name, text in names.items()])
+    _draw_shares(axes, [(f"{text} ({found[name]['trials']})", found[name], BLUE) for name, text in names.items()])
     axes.set_title("Accuracy by length")
 
 
 def _draw_strength(axes: Axes, record: Record) -> None:
     rows = record.metrics["by_strength"]
-    _draw_shares(axes, [(f"{_strength(row)} ({row['trials']})", row, _BLUE) for row in rows])
+    _draw_shares(axes, [(f"{_strength(row)} ({row['trials']})", row, BLUE) for row in rows])
     axes.set_title("Accuracy by strength of the preference")
 
 
@@ -214,7 +205,7 @@ def _draw_shares(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any], str]])
         if found["value"] is not None:
             axes.plot([found["low"], found["high"]], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
             axes.plot(found["value"], place, "o", color=colour)
-    axes.axvline(0.5, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(0.5, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(0, 1)
@@ -222,9 +213,9 @@ def _draw_shares(axes: Axes, rows: Sequence[tuple[str, Mapping[str, Any], str]])
 
 def _draw_curves(axes: Axes, record: Record, train: str, held_out: str) -> None:
     if points := _series(record, train):
-        axes.plot(*zip(*_thinned(points), strict=True), color=_GREY, linewidth=1, label="training")
+        axes.plot(*zip(*_thinned(points), strict=True), color=GREY, linewidth=1, label="training")
     if points := _series(record, held_out):
-        axes.plot(*zip(*points, strict=True), "o-", color=_BLUE, label="validation")
+        axes.plot(*zip(*points, strict=True), "o-", color=BLUE, label="validation")
     axes.legend(frameon=False)
 
 
@@ -238,38 +229,6 @@ _PICTURES: dict[str, tuple[Callable[[Record], object], Callable[[Axes, Record], 
     "strength": (lambda record: record.metrics["by_strength"], _draw_strength),
 }
 """Each picture: whether there is anything to draw, and how."""
-
-
-def _svg(draw: Callable[[Axes, Record], None], record: Record) -> str:
-    """Draw one picture; give it as the address of an SVG image."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.hashsalt": "rm_lightning", "svg.fonttype": "path"}):
-        figure = Figure(figsize=(9.6, 2.6) if draw is _draw_headline else (6.4, 3.4), layout="constrained")
-        axes = figure.subplots()
-        draw(axes, record)
-        axes.spines[["top", "right"]].set_visible(False)
-        stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def _overview(drawings: Sequence[Callable[[Axes, Record], None]], record: Record) -> bytes:
-    """Draw all pictures into one PNG, two a row."""
-    from matplotlib.figure import Figure
-
-    rows = max(1, math.ceil(len(drawings) / 2))
-    figure = Figure(figsize=(12, 3.2 * rows), layout="constrained", dpi=100)
-    grid = figure.subplots(rows, 2, squeeze=False).flatten()
-    for axes in grid[len(drawings) :]:
-        axes.set_axis_off()
-    for axes, draw in zip(grid, drawings, strict=False):
-        draw(axes, record)
-        axes.spines[["top", "right"]].set_visible(False)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    return stream.getvalue()
 
 
 def _series(record: Record, key: str) -> list[tuple[float, float]]:

@@ -17,6 +17,7 @@ PLAIN = {
     "lsplugin.published",
     "lsplugin.console",
     "lsplugin.options",
+    "lsplugin.pictures",
 }
 """What the trainers may know of lsplugin: nothing in it knows Label Studio."""
 MORE = {

@@ -314,9 +314,12 @@ class TestCard:
 
 def test_pictures_are_images_of_their_own() -> None:
     """An SVG inside <img> runs no script; and nothing that a user named is drawn, so none can be needed."""
-    from rm_lightning.report import _draw_headline, _svg
+    from functools import partial
 
-    address = _svg(_draw_headline, replace(RECORD, title=HOSTILE))
+    from lsplugin.pictures import svg
+    from rm_lightning.report import _draw_headline
+
+    address = svg(partial(_draw_headline, record=replace(RECORD, title=HOSTILE)))
     drawn = base64.b64decode(address.removeprefix("data:image/svg+xml;base64,")).decode()
     assert drawn.startswith("<?xml")
     assert "onerror" not in drawn
