@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,11 +114,15 @@ def floor_warning(metrics: Mapping[str, Any]) -> str | None:
 
 def write_report(path: PathLike, record: Record) -> None:
     """Write the page, and its pictures together as a PNG of the same name beside it."""
-    drawn = {name: partial(draw, record=record) for name, (known, draw) in _PICTURES.items() if known(record)}
+    drawn = {name: _of_record(draw, record) for name, (known, draw) in _PICTURES.items() if known(record)}
     sizes = {"headline": (9.6, 2.6)}
     write_text(path, _page(record, {name: svg(draw, size=sizes.get(name, (6.4, 3.4))) for name, draw in drawn.items()}))
     with atomic_file(as_path(path).with_suffix(".png")) as temporary:
         temporary.write_bytes(png(list(drawn.values())))
+
+
+def _of_record(draw: Callable[[Axes, Record], None], record: Record) -> Callable[[Axes], None]:
+    return lambda axes: draw(axes, record)
 
 
 def _page(record: Record, pictures: Mapping[str, str]) -> str:
