@@ -10,16 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lsplugin.dataset import check_tasks, read_dataset
-from lsplugin.render import build
-from lsplugin.template import Spec
 from ppo.errors import PPOError
 from ppo.evaluate import evaluate, interval
-from ppo.generate import generate
 from ppo.policy import load_policy
 from ppo.settings import Sampling
 from tests.helpers import complaint, read_lines, run_cli, write_lines
-from tests.worlds import WORDS, all_responses, response_distribution, word_policy
+from tests.worlds import all_responses, response_distribution, word_policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,66 +24,6 @@ if TYPE_CHECKING:
     from lsplugin.preferences import Prompt
 
 SAMPLING = Sampling(max_new_tokens=4)
-
-
-def test_answers_are_distinct_and_none_is_empty(tmp_path: Path) -> None:
-    policy = word_policy(tmp_path)
-    prompts = ["a", "b c", "d e a"] * 10
-    rows, dropped = generate(policy, prompts, answers=3, sampling=SAMPLING, seed=0)
-    assert not dropped
-    assert [row["prompt"] for row in rows] == prompts
-    for row in rows:
-        answers = [row[f"answer{number}"] for number in (1, 2, 3)]
-        assert len(set(answers)) == 3
-        assert all(answer.strip() for answer in answers)
-        assert set(" ".join(answers).split()) <= set(WORDS)
-        assert row["meta"] == {"models": dict.fromkeys(["answer1", "answer2", "answer3"], str(tmp_path))}
-
-
-def test_the_seed_decides(tmp_path: Path) -> None:
-    policy = word_policy(tmp_path)
-    once, again, other = (
-        generate(policy, ["a", "b"], answers=2, sampling=SAMPLING, seed=seed)[0] for seed in (1, 1, 2)
-    )
-    assert once == again
-    assert once != other
-
-
-def test_prompts_without_enough_answers_are_counted(tmp_path: Path) -> None:
-    """Greedy sampling has one answer to give, so there is nothing to compare."""
-    rows, dropped = generate(
-        word_policy(tmp_path), ["a", "b"], answers=2, sampling=Sampling(max_new_tokens=4, top_k=1), seed=0
-    )
-    assert rows == []
-    assert dropped.total() == 2
-    assert "fewer than 2 distinct answers" in next(iter(dropped))
-    with pytest.raises(PPOError, match="--answers 1"):
-        generate(word_policy(tmp_path), ["a"], answers=1, sampling=SAMPLING, seed=0)
-
-
-def test_the_command_writes_what_lsplugin_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    word_policy(tmp_path / "policy")
-    monkeypatch.chdir(tmp_path)
-    write_lines(tmp_path / "prompts.jsonl", [{"prompt": "a b"}, {"prompt": "c"}])
-    command = [
-        "ppo",
-        "generate",
-        "--policy",
-        "policy",
-        "--prompts",
-        "prompts.jsonl",
-        "--max-new-tokens",
-        "4",
-        "--seed",
-        "5",
-    ]
-    assert run_cli(command).code == 0
-    tasks = read_dataset("dataset.json")
-    check_tasks(tasks, build(Spec()), path="dataset.json")
-    assert [task.data["prompt"] for task in tasks] == ["a b", "c"]
-    first = (tmp_path / "dataset.json").read_bytes()
-    assert run_cli([*command, "-o", "again.json"]).code == 0
-    assert (tmp_path / "again.json").read_bytes() == first
 
 
 def count_words(prompts: Sequence[Prompt], answers: Sequence[str]) -> torch.Tensor:

@@ -1,0 +1,127 @@
+"""Which of several sampled answers are worth comparing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import random
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ppo.errors import PPOError
+from ppo.reward import load_reward
+from rm_lightning.scorer import RewardScorer
+from rm_lightning.scoring import model_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from lsplugin.preferences import Prompt
+    from ppo.choice import Choice
+    from ppo.policy import Policy
+
+    Members = Callable[[Sequence[Prompt], Sequence[str]], Tensor]
+
+_SHORT = 12  # characters of a digest that people read
+
+
+def load_members(names: Sequence[str], *, device: str | torch.device = "cpu") -> Members:
+    """Load rewards as a function of N prompts and N answers that gives each member's score, (N, K), float32, on the CPU.
+
+    Args:
+        names: see `ppo.reward.load_reward`; every head of a folder is a member, every function is one.
+        device: where models run.
+
+    Raises:
+        PPOError, RewardModelError: see `ppo.reward.load_reward`.
+    """
+    parts = [_member(name, device) for name in names]
+    return lambda prompts, answers: torch.cat([part(prompts, answers) for part in parts], dim=1)
+
+
+def _member(name: str, device: str | torch.device) -> Members:
+    if ":" in name and not Path(name).exists():
+        reward = load_reward(name)
+        return lambda prompts, answers: reward(prompts, answers).unsqueeze(1)
+    scorer = RewardScorer(name, device=device)
+
+    def members(prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+        scores = scorer.all(prompts, answers)
+        if not scores.isfinite().all():
+            raise PPOError(f"reward {name}: expected finite numbers, got {scores[~scores.isfinite()][0]}")
+        return scores
+
+    return members
+
+
+def select(choice: Choice, count: int, scores: Tensor | None, *, draw: str) -> list[int]:
+    """Choose `choice.answers` of `count` candidates; gives their places, ascending, so that an order says nothing of rewards.
+
+    Args:
+        choice: what to keep.
+        count: candidates, C; as many as are kept, or more.
+        scores: of each candidate by each member, (C, K); None without a reward.
+        draw: what a random choice is drawn from; the same gives the same.
+
+    Raises:
+        PPOError: `uncertain` with less than two members.
+    """
+    kept = choice.answers
+    if choice.select == "first":
+        return list(range(kept))
+    if choice.select == "random":
+        return sorted(random.Random(draw).sample(range(count), kept))
+    assert scores is not None  # the caller has a reward for these
+    if choice.select == "uncertain":
+        return sorted(disputed(scores, kept))
+    ranking = scores.mean(dim=1).argsort(descending=True, stable=True).tolist()
+    if choice.select == "best":
+        return sorted(ranking[:kept])
+    return sorted(ranking[round(place * (count - 1) / (kept - 1))] for place in range(kept))
+
+
+def disputed(scores: Tensor, kept: int) -> list[int]:
+    """Find answers on whose order the members disagree most.
+
+    First the pair with the largest standard deviation, over the members, of the difference of its rewards; then, one at a time,
+    the answer that adds most to the sum over pairs. Source: Christiano et al. 2017 (arXiv 1706.03741), section 2.2.4, where the
+    ensemble's variance chooses the queries.
+
+    Args:
+        scores: (C, K).
+        kept: how many, 2 or more.
+
+    Raises:
+        PPOError: K is less than 2.
+    """
+    if scores.shape[1] < 2:
+        raise PPOError(
+            "--select uncertain: expected two members or more, who can disagree, found one; fit the reward model with "
+            "--model.members 4, or name several with --reward A --reward B"
+        )
+    # Over members k, s_ij is the deviation of r_ik - r_jk: (C, C).
+    spread = (scores.double().unsqueeze(1) - scores.double().unsqueeze(0)).std(dim=2)
+    first, second = max(combinations(range(len(scores)), 2), key=lambda pair: float(spread[pair]))
+    chosen = [first, second]
+    while len(chosen) < kept:
+        rest = [place for place in range(len(scores)) if place not in chosen]
+        chosen.append(max(rest, key=lambda place: float(spread[place, chosen].sum())))
+    return chosen
+
+
+def origin(policy: Policy, rewards: Sequence[str]) -> dict[str, Any]:
+    """Name what answers and their rewards come from, by the content of its files, so that a copy elsewhere is the same."""
+    found: dict[str, Any] = {"digest": model_digest(policy.name)[:_SHORT], "device": policy.model.device.type}
+    return found | ({"reward_digests": {name: _digest(name)[:_SHORT] for name in rewards}} if rewards else {})
+
+
+def _digest(name: str) -> str:
+    if ":" not in name or Path(name).exists():
+        return model_digest(name)
+    file = importlib.import_module(name.partition(":")[0]).__file__  # load_members imported it
+    return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
