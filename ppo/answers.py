@@ -101,15 +101,22 @@ def answer_all(
         batch_size: answers sampled together.
         advance: called with the number of answers after every batch.
     """
-    places = [(number, own) for number in range(len(prompts)) for own in range(each)]
+    places = [(number, own) for number in longest_first(prompts) for own in range(each)]
     parts = []
     for start in range(0, len(places), batch_size):
         batch = places[start : start + batch_size]
         asked = [prompts[number] for number, _ in batch]
         parts.append(answer(policy, asked, batch, sampling=sampling, seed=seed, base=base))
         advance(len(batch))
-    length, ended, kl = (torch.cat([part[field] for part in parts]) for field in (1, 2, 3))  # type: ignore[misc]
-    return Answers([text for part in parts for text in part.texts], length, ended, kl)
+    texts = [text for part in parts for text in part.texts]
+    order = sorted(range(len(places)), key=places.__getitem__)  # back to the prompts' own
+    length, ended, kl = (torch.cat([part[field] for part in parts])[order] for field in (1, 2, 3))  # type: ignore[misc]
+    return Answers([texts[place] for place in order], length, ended, kl)
+
+
+def longest_first(prompts: Sequence[Prompt]) -> list[int]:
+    """Order prompts so that a batch holds about equally long ones, and the one that needs most memory comes first."""
+    return sorted(range(len(prompts)), key=lambda number: -len(prompt_text(prompts[number])))
 
 
 def why_unusable(policy: Policy, prompt: Prompt) -> str | None:

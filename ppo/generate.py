@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.preferences import prompt_text
-from ppo.answers import answer, why_unusable
+from ppo.answers import answer, longest_first, why_unusable
 from ppo.choice import BY_REWARD
 from ppo.errors import PPOError
 from ppo.select import select
@@ -78,15 +78,17 @@ def generate(
         settings = told | {"choice": asdict(choice), "prompts": content, "batch size": batch_size, "name": policy.name}
         done = work.begin(settings, size=size, tell=tell)
         advance(len(done))
+    order = longest_first(prompts)
     while len(done) < len(prompts):
-        batch = range(len(done), min(len(done) + size, len(prompts)))
+        batch = order[len(done) : len(done) + size]
         found = _batch(policy, {number: prompts[number] for number in batch}, choice, sampling, seed, members, told)
         if work is not None:
             work.add(found)
         done += found
         advance(len(batch))
-    return [line["row"] for line in done if "row" in line], Counter(
-        line["dropped"] for line in done if "dropped" in line
+    lines = [line for _, line in sorted(zip(order, done, strict=True), key=lambda numbered: numbered[0])]
+    return [line["row"] for line in lines if "row" in line], Counter(
+        line["dropped"] for line in lines if "dropped" in line
     )
 
 
