@@ -34,6 +34,8 @@ class Answers(NamedTuple):
     | length | (N,) | tokens, EOS included |
     | ended | (N,) | True = with EOS, not cut off |
     | kl | (N,) | log policy - log base of the answer, nats; 0 without a base |
+
+    The probabilities are those at the sampling temperature, before top-k and top-p cut anything off.
     """
 
     texts: list[str]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lsplugin import console
+from lsplugin.files import as_path
 from lsplugin.options import make, with_options
 from ppo.cli_shared import DEFAULT_REWARD, Accelerator, Reward, Seed, check_reward, policy_of, prompts_of
 from ppo.errors import PPOError
@@ -36,7 +37,14 @@ def evaluate(
         int, typer.Option("--best-of", help="Answers of the base to each prompt, whose best are a yardstick; 0 = none.")
     ] = 16,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Where the figures and answers go (JSON), and a picture (.png).")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            parser=as_path,
+            metavar="FILE",
+            help="Where the figures and answers go (JSON), and a picture (.png).",
+        ),
     ] = Path("evaluation.json"),
     comparisons: Annotated[
         Path | None,
@@ -48,13 +56,15 @@ def evaluate(
 ) -> None:
     """Compare a tuned policy with its base on held-out prompts: rewards, KL, length, best-of-n, and every answer to read."""
     from lsplugin.files import write_json
+    from ppo.work import check_output
 
     sampling = make(Sampling, settings)
     if best_of < 0 or best_of == 1:
         raise PPOError(f"--best-of {best_of}: expected 2 or more, or 0 for none")
-    for path in (output, *([comparisons] if comparisons else [])):
-        if path.exists() and not path.is_file():
-            raise PPOError(f"{path}: expected a file to write, found a folder, device or pipe; name a file")
+    picture = check_output(output, prompts).with_suffix(".png")
+    check_output(picture, output, prompts)
+    if comparisons is not None:
+        check_output(comparisons, prompts, output, picture)
     check_reward(reward)
     texts = prompts_of(prompts, held_out=True)
     tuned, start = policy_of(policy, accelerator), policy_of(base, accelerator)
@@ -72,9 +82,9 @@ def evaluate(
     with console.progress("answering held-out prompts", (1 + max(1, best_of)) * len(texts)) as advance:
         report = compare(tuned, start, texts, rewards, sampling=sampling, seed=seed, best_of_n=best_of, advance=advance)
     write_json(output, report)
-    write_picture(output.with_suffix(".png"), report)
+    write_picture(picture, report)
     console.say(as_text(report))
-    console.say(f"wrote {output} and {output.with_suffix('.png')}")
+    console.say(f"wrote {output} and {picture}")
     if comparisons is not None:
         rows, left_out = pairs_of(report)
         write_json(comparisons, rows)

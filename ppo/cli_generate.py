@@ -40,13 +40,14 @@ def generate(
     The same command goes on where a killed run stopped.
     """
     from lsplugin.files import write_json
-    from ppo.work import WorkFile
+    from ppo.work import WorkFile, check_output
 
     sampling, choice, names = make(Sampling, settings), make(Choice, settings), reward or []
     if choice.select in BY_REWARD and not names:
         raise PPOError(f"--select {choice.select} needs a reward: name one with --reward")
     for name in names:
         check_reward(name)
+    check_output(output, prompts)
     work, texts = WorkFile(output), prompts_of(prompts)
     model = policy_of(policy, accelerator)
     from ppo.generate import generate as sample_answers
@@ -70,4 +71,4 @@ def generate(
     work.finish()
     for reason, count in dropped.items():
         console.say(f"{count} of {len(texts)} prompts left out: {reason}")
-    console.say(f"wrote {output}: {len(rows)} rows with {choice.answers} answers each")
+    console.say(f"wrote {output}: {len(rows)} rows with {choice.answers} answer{'s' * (choice.answers > 1)} each")

@@ -15,6 +15,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
+def check_output(output: PathLike, *others: PathLike | None) -> Path:
+    """Refuse, before any work is done, an output that cannot be written, and make its folder.
+
+    Args:
+        output: a local file.
+        others: files that it must not replace; None is nothing.
+
+    Raises:
+        PPOError: the output is an address, no regular file, in a folder that cannot be written to, or one of the others.
+    """
+    if is_remote(output):
+        raise PPOError(f"{output}: expected a local file to write; copy it afterwards")
+    place = Path(output)
+    if place.exists() and not place.is_file():
+        raise PPOError(f"{output}: expected a file to write, found a folder, device or pipe; name a file")
+    if place.absolute() in {Path(other).absolute() for other in others if other is not None}:
+        raise PPOError(f"{output}: it is another file of this command, which would be lost; name a new one")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(place.parent, os.W_OK):
+        raise PPOError(f"{output}: its folder cannot be written to; name another file")
+    return place
+
+
 class WorkFile:
     """`<output>.part`: a first line with all that the results depend on, then a line of JSON for each result.
 
@@ -22,20 +45,13 @@ class WorkFile:
         output: a local file, which somebody else writes when all results are there.
 
     Raises:
-        PPOError: the output is an address, no regular file, or in a folder that cannot be written to.
+        PPOError: see `check_output`.
     """
 
     def __init__(self, output: PathLike) -> None:
-        if is_remote(output):
-            raise PPOError(f"{output}: expected a local file to write, as it grows beside it; copy it afterwards")
-        place = Path(output)
-        if place.exists() and not place.is_file():
-            raise PPOError(f"{output}: expected a file to write, found a folder, device or pipe; name a file")
+        place = check_output(output)
         self.path = place.with_name(place.name + ".part")
         self.made_with: dict[str, Any] = {}
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(place.parent, os.W_OK):
-            raise PPOError(f"{output}: its folder cannot be written to; name another file")
 
     def begin(
         self, made_with: dict[str, Any], *, size: int, tell: Callable[[str], object] = lambda _: None

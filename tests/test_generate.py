@@ -278,6 +278,8 @@ class TestCommand:
             (["--prompts", "gone.jsonl"], "gone.jsonl: no such file"),
             (["-o", "."], "expected a file to write, found a folder"),
             (["-o", "memory://x.json"], "expected a local file"),
+            (["-o", "prompts.jsonl"], "prompts.jsonl: it is another file of this command, which would be lost"),
+            (["-o", "prompts.jsonl/x.json"], "prompts.jsonl: File exists"),
             (["--policy", "no/such"], "no/such"),
             (["--max-new-tokens", "16"], "--max-new-tokens 16 leaves no room for a prompt"),
         ]
