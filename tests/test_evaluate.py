@@ -110,6 +110,18 @@ def test_batches_change_nothing(tmp_path: Path) -> None:
     assert one["kl"]["mean"] == pytest.approx(two["kl"]["mean"], abs=1e-5)
 
 
+def test_wins_at_like_length_rest_on_those_prompts_alone(tmp_path: Path) -> None:
+    base, tuned = changed(tmp_path)
+    report = evaluate(tuned, base, ["a", "b c", "d"] * 30, {"words": count_words}, sampling=SAMPLING, seed=0)
+    alike = [
+        sample for sample in report["samples"] if sample["length"][0] == sample["length"][1]
+    ]  # of at most 4 tokens
+    points = [0.5 + 0.5 * ((new > old) - (new < old)) for old, new in (sample["words"] for sample in alike)]
+    found = report["measures"]["words"]["wins_at_like_length"]
+    assert found["prompts"] == len(alike) < 90
+    assert found["mean"] == sum(points) / len(points) != report["measures"]["words"]["wins"]["mean"]
+
+
 def test_best_of_n_is_what_the_base_can_do(tmp_path: Path) -> None:
     """Against the exact mean of the highest of n rewards, summed over every possible answer."""
     base, tuned = changed(tmp_path)
@@ -134,6 +146,7 @@ def test_best_of_n_is_what_the_base_can_do(tmp_path: Path) -> None:
     assert 0 < kl < points[1]["kl"]
     assert tuned_there["kl"] == kl
     assert not tuned_there["beyond"]
+    assert "tuned minus best of n at the same KL: words " in as_text(report)
     share = kl / points[1]["kl"]
     expected = (1 - share) * points[0]["words"]["mean"] + share * points[1]["words"]["mean"]
     assert tuned_there["words"]["mean"] == pytest.approx(
@@ -209,6 +222,14 @@ def test_people_compare_what_is_not_the_same(tmp_path: Path) -> None:
     assert left_out["both answers are the same"] == same > 0
     assert len(rows) + left_out.total() == 200
     assert all(set(row["meta"]["models"].values()) == {base.name, "tuned"} for row in rows)
+    kept = [
+        sample
+        for sample in report["samples"]
+        if sample["base"] != sample["tuned"] and sample["base"] and sample["tuned"]
+    ]
+    for row, sample in zip(rows, kept, strict=True):
+        whose = {model: row[field] for field, model in row["meta"]["models"].items()}
+        assert whose == {base.name: sample["base"], "tuned": sample["tuned"]}
     assert 0.35 < sum(row["meta"]["models"]["answer1"] == "tuned" for row in rows) / len(rows) < 0.65
     backwards = report | {"samples": report["samples"][::-1]}
     assert comparisons(backwards)[0] == rows[::-1]

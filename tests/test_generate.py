@@ -21,7 +21,7 @@ from lsplugin.plan import Plan, planned
 from lsplugin.prepare import displayed
 from lsplugin.render import build
 from lsplugin.template import Spec
-from ppo.answers import answer_all, uniforms
+from ppo.answers import answer, answer_all, uniforms
 from ppo.choice import Choice
 from ppo.errors import PPOError
 from ppo.generate import generate
@@ -101,6 +101,15 @@ class TestAnswers:
         assert [texts_of(row) for row in other] != [texts_of(row) for row in whole]
         same = [texts_of(row) for row in whole if row["prompt"] == "a"]
         assert len({tuple(texts) for texts in same}) > 1  # the same prompt again is asked anew
+
+    def test_answers_stand_in_the_order_of_their_prompts(self, policy: Policy) -> None:
+        prompts = ["a", "b c d e", "b", "c d"]
+        found = answer_all(policy, prompts, 3, sampling=SAMPLING, seed=4, batch_size=5, advance=lambda _: None)
+        places = [(number, own) for number in range(4) for own in range(3)]
+        alone = [answer(policy, [prompts[place[0]]], [place], sampling=SAMPLING, seed=4) for place in places]
+        assert found.texts == [one.texts[0] for one in alone]
+        assert found.length.tolist() == [float(one.length) for one in alone]
+        assert found.ended.tolist() == [bool(one.ended) for one in alone]
 
     def test_uniforms_are_uniform_and_of_no_others(self) -> None:
         places = [(number, own) for number in range(50) for own in range(20)]
