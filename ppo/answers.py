@@ -9,7 +9,7 @@ import torch
 from jinja2 import TemplateError
 
 from lsplugin.preferences import prompt_text
-from ppo.policy import reference_logprobs
+from ppo.actor import reference_logprobs
 from ppo.sampling import sample
 
 if TYPE_CHECKING:
