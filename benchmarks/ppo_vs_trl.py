@@ -90,7 +90,7 @@ def make_models(folder: Path) -> tuple[Path, Path]:
 
     base, reward = folder / "base", folder / "rm"
     if not (base / "config.json").exists():
-        small = base_model(config=BaseConfig(layers=4))
+        small = base_model(config=BaseConfig(layers=4, reviews=8000))
         tokenizer = AutoTokenizer.from_pretrained(small)
         model: Any = AutoModelForCausalLM.from_pretrained(small)
         ids = tokenizer(
