@@ -101,11 +101,11 @@ def make_models(folder: Path) -> tuple[Path, Path]:
         )
         with torch.no_grad():
             states = model.transformer(**ids).last_hidden_state[ids.attention_mask.bool()]
-            mean = states.mean(0)
+            # The last norm leaves one direction in which all states have the same coordinate.
+            apart = torch.linalg.lstsq(states.double(), torch.full((len(states), 1), -30.0).double()).solution[:, 0]
             said = model.get_input_embeddings().weight.clone()
             model.resize_token_embeddings(ROWS)
-            # opposite to where all states point, so that the rows' logits are far below all others
-            model.get_input_embeddings().weight.copy_(-30 * mean / (states @ mean).min())
+            model.get_input_embeddings().weight.copy_(apart.float())
             model.get_input_embeddings().weight[: len(said)] = said
             unsaid = model(**ids).logits.softmax(-1)[..., len(said) :].sum(-1).max()
         if not unsaid < 1e-4:

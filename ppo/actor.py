@@ -8,15 +8,19 @@ import torch
 from torch import nn
 
 from ppo.core import entropy, token_logprobs
+from ppo.errors import PPOError
 from ppo.logprobs import linear_logprobs
 from ppo.policy import position_ids
+from rm_lightning.backbone import is_scorer, load_scorer, load_tokenizer
 from rm_lightning.packing import Packed, can_branch, hidden_states, pack
-from rm_lightning.parts import trunk
+from rm_lightning.parts import reads_last, trunk
 from rm_lightning.scorer import Text, grow
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
+
+    from ppo.policy import Policy
 
 
 class Outputs(NamedTuple):
@@ -35,22 +39,31 @@ class Outputs(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """A policy and its value head on one trunk.
+    """A policy and its values.
 
-    The value head reads the same last hidden state as the language-model head, so both cost one pass.
+    By default the value head reads the same last hidden state as the language-model head, so both cost one pass. With a critic,
+    values come from that network's own trunk, and its head is where the value head starts from.
 
     Args:
         model: the causal language model to tune.
         value_init_std: standard deviation of the head's first weights. At 0 the first values are 0 and the first advantages the
             rewards to come; Huang et al. 2024 (arXiv 2403.17031) take 1 / sqrt(hidden size + 1).
+        critic: a network of its own for the values, from `load_critic`.
     """
 
-    def __init__(self, model: PreTrainedModel, *, value_init_std: float = 0.0) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, value_init_std: float = 0.0, critic: PreTrainedModel | None = None
+    ) -> None:
         super().__init__()
         self.model = model
-        self.value_head = nn.Linear(model.config.get_text_config().hidden_size, 1)
+        self.critic = None if critic is None else trunk(critic)
+        read = model if critic is None else critic
+        self.value_head = nn.Linear(read.config.get_text_config().hidden_size, 1)
         nn.init.normal_(self.value_head.weight, std=value_init_std)
         nn.init.zeros_(self.value_head.bias)
+        if critic is not None:
+            with torch.no_grad():  # the mean of an ensemble's heads
+                self.value_head.weight.copy_(critic.score.weight.mean(0, keepdim=True))  # type: ignore[operator, union-attr]
 
     def forward(
         self, input_ids: Tensor, mask: Tensor, length: int, temperature: float = 1.0, *, with_entropy: bool = True
@@ -66,9 +79,10 @@ class ActorCritic(nn.Module):
             with_entropy: the entropy, too, which is one more pass over the vocabulary.
         """
         read = read_answers(self.model, input_ids, mask, length, temperature, with_entropy=with_entropy)
+        states = read.hidden if self.critic is None else answer_states(self.critic, input_ids, mask, length)
         with torch.autocast(input_ids.device.type, enabled=False):
             head = self.value_head
-            values = nn.functional.linear(read.hidden.float(), head.weight.float(), head.bias.float()).squeeze(-1)
+            values = nn.functional.linear(states.float(), head.weight.float(), head.bias.float()).squeeze(-1)
         sampled = mask[:, -length:]
         entropies = None if read.entropy is None else _spread(read.entropy, sampled)
         return Outputs(_spread(read.logprobs, sampled), _spread(values, sampled), entropies)
@@ -126,12 +140,41 @@ def read_answers(
         logits, states = response_logits(model, input_ids, mask, length)
         rows, hidden = logits[sampled] / temperature, states[sampled]
     else:
-        size = model.config.get_text_config().hidden_size
-        hidden = hidden_states(trunk(model), pack_answers(input_ids, mask, length, width=size))
+        hidden = answer_states(trunk(model), input_ids, mask, length)
         if not with_entropy:
             return Read(hidden, linear_logprobs(hidden, weight, tokens, temperature), None)
         rows = nn.functional.linear(hidden, weight) / temperature  # (N, V)
     return Read(hidden, token_logprobs(rows, tokens), entropy(rows) if with_entropy else None)
+
+
+def answer_states(backbone: PreTrainedModel, input_ids: Tensor, mask: Tensor, length: int) -> Tensor:
+    """Give the state before each sampled token, row by row, (N, H), from packed rows; see `pack_answers`."""
+    width = backbone.config.get_text_config().hidden_size
+    return hidden_states(backbone, pack_answers(input_ids, mask, length, width=width))
+
+
+def load_critic(name: str, policy: Policy) -> PreTrainedModel:
+    """Load a network for the values: a reward model's folder, whose score is a good first guess of them, or a language model's.
+
+    Raises:
+        PPOError: it reads other tokens than the policy says, or no rows of several texts.
+        RewardModelError: there is no such model, or it is a classifier of kinds.
+    """
+    tokenizer = load_tokenizer(name)
+    known = tokenizer.get_vocab()
+    if any(known.get(token) != number for token, number in policy.tokenizer.get_vocab().items()):
+        raise PPOError(
+            f"--value-model {name}: its tokens are not those of {policy.name}; expected a model of the same tokenizer"
+        )
+    trained = is_scorer(name)
+    critic = load_scorer(name, tokenizer, new=not trained)
+    if not reads_last(critic) or not can_branch(trunk(critic)):
+        raise PPOError(
+            f"--value-model {name}: expected a causal model that reads several answers in one row, as most do"
+        )
+    if not trained:
+        nn.init.zeros_(critic.score.weight)  # type: ignore[union-attr, arg-type]
+    return critic.eval()  # type: ignore[no-untyped-call, no-any-return]
 
 
 def pack_answers(input_ids: Tensor, mask: Tensor, length: int, *, width: int) -> Packed:

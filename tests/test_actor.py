@@ -17,11 +17,25 @@ from transformers import (
     Qwen3Config,
 )
 
-from ppo.actor import HEAD, ActorCritic, head_weight, pack_answers, read_answers, reference_logprobs, response_logits
+from ppo.actor import (
+    HEAD,
+    ActorCritic,
+    head_weight,
+    load_critic,
+    pack_answers,
+    read_answers,
+    reference_logprobs,
+    response_logits,
+)
 from ppo.core import entropy, token_logprobs
+from ppo.errors import PPOError
 from ppo.logprobs import linear_logprobs
+from rm_lightning.backbone import load_scorer, load_tokenizer
+from tests.worlds import word_policy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel
 
 VOCAB = 50
@@ -189,3 +203,35 @@ def test_the_reference_is_read_alike() -> None:
     logits, _ = response_logits(model, input_ids, mask, length)
     expected = token_logprobs(logits / 0.7, input_ids[:, -length:]) * mask[:, -length:]
     assert torch.allclose(reference_logprobs(model, input_ids, mask, length, 0.7), expected, atol=1e-5)
+
+
+def test_values_may_come_from_a_network_of_their_own(tmp_path: Path) -> None:
+    """A reward model's score is where its values begin; the policy's own numbers do not change, nor do its weights move."""
+    policy = word_policy(tmp_path / "policy")
+    folder = str(tmp_path / "policy")
+    tokenizer = load_tokenizer(folder)
+    scorer = load_scorer(folder, tokenizer, new=True)
+    torch.nn.init.normal_(scorer.score.weight)  # type: ignore[union-attr, arg-type]
+    scorer.save_pretrained(tmp_path / "rm")
+    tokenizer.save_pretrained(tmp_path / "rm")
+    input_ids, mask = policy.read(["a b c", "d"], room=8)
+    input_ids = torch.cat([input_ids, torch.tensor([[0, 1, 2], [3, 4, 5]])], 1)
+    mask = torch.cat([mask, torch.ones(2, 3, dtype=torch.bool)], 1)
+    actor = ActorCritic(policy.model, critic=load_critic(str(tmp_path / "rm"), policy))
+    out = actor(input_ids, mask, 3, 0.7)
+    for row in range(2):
+        text = input_ids[row][mask[row]]
+        for before in (3, 2, 1):  # the score of the text up to there
+            logits = scorer(input_ids=text[None, :-before]).logits
+            assert out.values[row, -before].item() == pytest.approx(logits.item(), abs=1e-5)
+    assert torch.equal(out.logprobs, ActorCritic(policy.model)(input_ids, mask, 3, 0.7).logprobs)
+    out.values.sum().backward()
+    assert all(weight.grad is None or not weight.grad.any() for weight in policy.model.parameters())
+    fresh = ActorCritic(policy.model, critic=load_critic(folder, policy))(input_ids, mask, 3, 0.7)
+    assert not fresh.values.any()  # a language model's head for values begins at zero
+
+
+def test_a_critic_of_other_tokens_is_refused(tmp_path: Path, tiny_causal: Path) -> None:
+    policy = word_policy(tmp_path)
+    with pytest.raises(PPOError, match="its tokens are not those of"):
+        load_critic(str(tiny_causal), policy)
