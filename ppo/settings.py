@@ -117,6 +117,24 @@ class PPOConfig:
         return self.microbatch_size or self.minibatch_size
 
 
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """What a run keeps, and what of an earlier run's it may replace; the result does not depend on it.
+
+    Raises:
+        PPOError: for a value that cannot be.
+    """
+
+    save_every: Annotated[int, "Updates from one checkpoint to the next, from which the same command goes on."] = 20
+    fresh: Annotated[bool, "Begin anew, even if an interrupted run could go on."] = False
+    overwrite: Annotated[bool, "Replace another run's result in --output."] = False
+    wandb: Annotated[str | None, "Weights & Biases project to log to, beside TensorBoard and CSV."] = None
+
+    def __post_init__(self) -> None:
+        if self.save_every < 1:
+            raise PPOError(f"--save-every {self.save_every}: expected more than 0")
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 

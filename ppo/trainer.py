@@ -80,7 +80,7 @@ class Trainer:
     Attributes:
         update: how many updates there were.
         ended: why the run ended before its time; None where it did not.
-        batch: prompts, answers and, where it came to that, scores of the last batch.
+        batch: columns of the last batch: prompt, answer and, where it came to that, score.
 
     Raises:
         PPOError: no prompts, or batches that the processes cannot share out evenly.
@@ -130,12 +130,13 @@ class Trainer:
         config, device = self.config, self.fabric.device
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * (1 - self.update / config.updates)
+        self.batch = {}
         times = [time.perf_counter()]
         # 1. Sample answers to the next prompts.
         prompts = next(self.stream)
         input_ids, mask, responses, response_mask = self.sample(prompts)
         answers = self.policy.write(responses.cpu(), response_mask.cpu())
-        self.batch = {"prompts": prompts, "answers": answers}
+        self.batch = {"prompt": prompts, "answer": answers}
         if not any(answers):
             raise PPOError(f"all {len(answers)} answers of update {self.update + 1} are empty; {AT_A_LOSS}")
         times.append(time.perf_counter())
@@ -143,7 +144,7 @@ class Trainer:
         scores = self.score(self.reward, prompts, answers)
         asked = self.judge is not None and self.update % config.judge_every == 0
         judged = self.score(self.judge, prompts, answers) if self.judge is not None and asked else None
-        self.batch["scores"] = scores.tolist()
+        self.batch["score"] = scores.tolist()
         self.moments = updated_moments(self.moments, scores)
         shaped = shaped_scores(scores, self.moments if config.normalise_scores else None, config.score_clip)
         ended = (torch.isin(responses, torch.tensor(self.policy.eos_token_ids, device=device)) & response_mask).any(1)

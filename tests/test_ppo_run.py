@@ -1,0 +1,195 @@
+"""A run of PPO by its command: killed, shared out, watched, guarded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from ppo.journal import Journal
+from ppo.learning import backward
+from tests import fits
+from tests.helpers import complaint, read_lines, run_cli, write_lines
+from tests.worlds import word_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POINTS = """
+def count_a(prompts, answers):
+    return [answer.split().count("a") - 0.1 * len(prompt) for prompt, answer in zip(prompts, answers)]
+
+def short(prompts, answers):
+    return [-float(len(answer.split())) for answer in answers]
+"""
+UPDATES = 7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A folder with a policy, prompts and rewards, which is the working directory."""
+    folder = tmp_path_factory.mktemp("place")
+    word_policy(folder / "policy")
+    write_lines(folder / "prompts.jsonl", [{"prompt": text} for text in ("a b", "c", "d e a", "b", "e")])
+    (folder / "points.py").write_text(POINTS)
+    before = Path.cwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+
+
+def arguments(output: Path, *more: str) -> list[str]:
+    """A run of seven updates of 32 answers each."""
+    return [
+        "run", "--policy=policy", "--prompts=prompts.jsonl", "--reward=points:count_a", "--max-new-tokens=4",
+        f"--episodes={32 * UPDATES}", "--batch-size=32", "--minibatch-size=16", "--learning-rate=3e-3",
+        f"--output={output}", "--accelerator=cpu", *more,
+    ]  # fmt: skip
+
+
+def run(args: list[str], log: Path, before: Callable[[], object] = int) -> fits.Ended:
+    return fits.run(args, log, before=before, program="ppo")
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    return {name: (output / name).read_bytes() for name in ("metrics.jsonl", "samples.jsonl", "model.safetensors")}
+
+
+# --- killed, interrupted: the same command goes on ---
+
+WATCHED = ("--judge=points:short", "--judge-window=2", "--kl-target=1.0", "--normalise-scores", "--save-every=2")
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> dict[str, bytes]:
+    """What a run leaves that nobody interrupts."""
+    ended = run(arguments(place / "whole", *WATCHED), place / "log")
+    assert ended.code == 0, ended.said
+    assert len(read_lines(place / "whole" / "metrics.jsonl")) == UPDATES
+    return contents(place / "whole")
+
+
+def kill(number: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), number)
+
+
+def killed_before_the_first_checkpoint() -> None:
+    at_line(1, "metrics.jsonl", kill)
+
+
+def killed_between_two_lines() -> None:
+    at_line(4, "samples.jsonl", kill)
+
+
+def killed_while_learning() -> None:
+    def counted(*args: Any, calls: list[int] = [], real: Any = backward, **options: Any) -> Any:  # noqa: B006
+        calls.append(1)
+        if len(calls) == 4 * 8 + 3:  # eight steps an update
+            kill()
+        return real(*args, **options)
+
+    pytest.MonkeyPatch().setattr("ppo.trainer.backward", counted)
+
+
+def killed_within_a_checkpoint() -> None:
+    def half(value: Any, stream: Any, *, calls: list[int] = [], real: Any = torch.save) -> None:  # noqa: B006
+        calls.append(1)
+        real(value, stream)
+        if len(calls) == 2:
+            stream.truncate(stream.tell() // 2)
+            stream.flush()
+            kill()
+
+    pytest.MonkeyPatch().setattr(torch, "save", half)
+
+
+def killed_after_the_export() -> None:
+    pytest.MonkeyPatch().setattr(Journal, "end", lambda _: kill())
+
+
+def at_line(line: int, name: str, what: Callable[[], object]) -> None:
+    """Let something happen before a line of a log file is written."""
+
+    def add(self: Journal, file: str, rows: Any, real: Any = Journal.add) -> None:
+        if file == name and len(read_lines(self.folder / "metrics.jsonl")) == line:
+            what()
+        real(self, file, rows)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background would ignore it
+    pytest.MonkeyPatch().setattr(Journal, "add", add)
+
+
+@pytest.mark.parametrize(
+    ("moment", "goes_on"),
+    [
+        (killed_before_the_first_checkpoint, False),
+        (killed_between_two_lines, True),
+        (killed_while_learning, True),
+        (killed_within_a_checkpoint, True),
+        (killed_after_the_export, True),
+    ],
+)
+def test_killed_and_started_again_it_gives_the_same_bytes(
+    moment: Callable[[], None], goes_on: bool, whole: dict[str, bytes], place: Path, tmp_path: Path
+) -> None:
+    args = arguments(tmp_path / "tuned", *WATCHED)
+    assert run(args, tmp_path / "killed", moment).code == -signal.SIGKILL
+    ended = run(args, tmp_path / "log")
+    assert ended.code == 0, ended.said
+    assert ("going on from" in ended.said) == goes_on
+    assert contents(tmp_path / "tuned") == whole
+    assert not list((tmp_path / "tuned-logs" / "checkpoints").iterdir())
+
+
+def test_ctrl_c_ends_the_update_and_the_same_command_goes_on(
+    whole: dict[str, bytes], place: Path, tmp_path: Path
+) -> None:
+    args = arguments(tmp_path / "tuned", *WATCHED)
+    stopped = run(args, tmp_path / "stopped", partial(at_line, 2, "samples.jsonl", partial(kill, signal.SIGINT)))
+    assert stopped.code == 1
+    latest = tmp_path / "tuned-logs" / "checkpoints" / "latest.pt"
+    assert stopped.said.splitlines()[-1] == f"interrupted; the same command goes on from {latest}"
+    assert "Traceback" not in stopped.said
+    assert torch.load(latest, weights_only=True)["state"]["update"] == 3  # not one that --save-every would have written
+    assert run(args, tmp_path / "log").code == 0
+    assert contents(tmp_path / "tuned") == whole
+
+
+def test_another_runs_result_is_not_replaced_unasked(tmp_path: Path) -> None:
+    args = ["ppo", *arguments(tmp_path / "tuned", "--episodes=32")]
+    assert run_cli(args).code == 0
+    before = contents(tmp_path / "tuned")
+    said = complaint([*args, "--seed=1"])
+    assert (
+        said
+        == f"{tmp_path / 'tuned'}: another run's result is there; name another --output, or replace it with --overwrite"
+    )
+    assert contents(tmp_path / "tuned") == before
+    assert run_cli([*args, "--seed=1", "--overwrite"]).code == 0
+    assert contents(tmp_path / "tuned") != before
+    told = json.loads((tmp_path / "tuned" / "run.json").read_text())
+    assert (told["seed"], told["updates"], told["ended"]) == (1, 1, None)
+    assert set(told["content"]) == {"policy", "reward", "judge", "prompts"}
+    assert told["versions"]["torch"] == torch.__version__
+
+
+def test_another_setting_or_reward_is_another_run(tmp_path: Path) -> None:
+    """What is known of an interrupted run counts only for the very same run."""
+    one = Journal(tmp_path / "tuned", {"seed": 0, "content": "a"})
+    one.begin()
+    one.add("metrics.jsonl", [{"update": 1}])
+    one.save({"update": 1})
+    one.add("metrics.jsonl", [{"update": 2}])
+    assert one.interrupted()
+    for other in ({"seed": 1, "content": "a"}, {"seed": 0, "content": "b"}):
+        assert not Journal(tmp_path / "tuned", other).interrupted()
+    one.go_on()
+    assert read_lines(one.folder / "metrics.jsonl") == [{"update": 1}]
+    one.end()
+    assert not one.interrupted()
