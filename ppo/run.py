@@ -280,7 +280,7 @@ def make_fabric(
             accelerator=accelerator, devices=count, num_nodes=num_nodes, strategy=strategy, precision=chosen
         )
         fabric.launch()
-    except (MisconfigurationException, ValueError, RuntimeError, TypeError) as error:
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise PPOError(
             f"--accelerator {accelerator} --devices {devices} --num-nodes {num_nodes} --strategy {strategy}: this machine "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from ppo.journal import Journal
 from ppo.learning import backward
@@ -193,3 +194,47 @@ def test_another_setting_or_reward_is_another_run(tmp_path: Path) -> None:
     assert read_lines(one.folder / "metrics.jsonl") == [{"update": 1}]
     one.end()
     assert not one.interrupted()
+
+
+# --- several processes ---
+
+
+def test_two_processes_do_what_one_does(place: Path, tmp_path: Path) -> None:
+    """Answers of one to four tokens, passes of three answers, a judge and a bonus for entropy: the same numbers."""
+    more = ["--microbatch-size=3", "--minibatch-size=12", "--batch-size=24", "--episodes=96", "--entropy-coef=0.01",
+            "--update-kl-limit=0.2", "--judge=points:short", "--kl-target=1.0"]  # fmt: skip
+    alone = run(arguments(tmp_path / "alone", *more), tmp_path / "log")
+    assert alone.code == 0, alone.said
+    args = arguments(tmp_path / "both", *more, "--devices=2", "--strategy=ddp")
+    for ended in fits.together(args, tmp_path / "log", program="ppo"):
+        assert ended.code == 0, ended.said
+    ours, theirs = (read_lines(tmp_path / name / "metrics.jsonl") for name in ("both", "alone"))
+    assert len(ours) == 4
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert 1 < ours[0]["length"] < 4
+    ours, theirs = (read_lines(tmp_path / name / "samples.jsonl") for name in ("both", "alone"))
+    assert [row["answer"] for row in ours] == [row["answer"] for row in theirs]
+    one, other = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("both", "alone"))
+    assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in other)
+
+
+def test_batches_are_shared_out_evenly_or_not_at_all(tmp_path: Path) -> None:
+    args = arguments(tmp_path / "tuned", "--batch-size=27", "--minibatch-size=27", "--devices=2", "--strategy=ddp")
+    for ended in fits.together(args, tmp_path / "log", program="ppo"):
+        assert ended.code == 1
+        assert "error: --batch-size 27 is of all 2 processes together" in ended.said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--strategy=fsdp", "--strategy fsdp: expected one of auto, ddp"),
+        ("--precision=64", "--precision 64: expected one of 32-true, bf16-mixed"),
+        ("--accelerator=tpu", "--accelerator tpu --devices 1"),
+        ("--devices=many", "--devices many"),
+    ],
+)
+def test_devices_that_are_not_here_are_a_line(option: str, said: str, tmp_path: Path) -> None:
+    assert said in complaint(["ppo", *arguments(tmp_path / "tuned", option)])
+    assert not (tmp_path / "tuned-logs").exists()
