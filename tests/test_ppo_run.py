@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from lightning.fabric import Fabric
 from transformers import AutoModelForCausalLM
 
 from ppo.journal import Journal
 from ppo.learning import backward
+from ppo.lora import without_adapters
+from ppo.policy import load_policy, reference_logprobs
+from ppo.reward import load_reward
+from ppo.settings import PPOConfig, Sampling
+from ppo.trainer import Trainer
+from rm_lightning.adapters import export_model
 from tests import fits
 from tests.helpers import complaint, read_lines, run_cli, write_lines
 from tests.worlds import word_policy
@@ -30,6 +37,7 @@ def short(prompts, answers):
     return [-float(len(answer.split())) for answer in answers]
 """
 UPDATES = 7
+CPU = Fabric(accelerator="cpu", devices=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -238,3 +246,44 @@ def test_batches_are_shared_out_evenly_or_not_at_all(tmp_path: Path) -> None:
 def test_devices_that_are_not_here_are_a_line(option: str, said: str, tmp_path: Path) -> None:
     assert said in complaint(["ppo", *arguments(tmp_path / "tuned", option)])
     assert not (tmp_path / "tuned-logs").exists()
+
+
+# --- adapters ---
+
+
+def test_adapters_leave_the_start_as_it_was_and_are_merged_into_the_export(place: Path, tmp_path: Path) -> None:
+    policy = load_policy("policy")
+    start = load_policy("policy")
+    config = PPOConfig(episodes=96, batch_size=32, minibatch_size=16, learning_rate=1e-2, lora_rank=2)
+    torch.manual_seed(0)
+    reward = load_reward("points:count_a")
+    trainer = Trainer(config, Sampling(max_new_tokens=4), policy, reward, ["a b", "c"], CPU)
+    assert trainer.step().metrics["kl"] == pytest.approx(0, abs=1e-6)
+    assert all(".lora_" in name or name.startswith("value_head.") for name in trainer.weights)
+    metrics = [trainer.step().metrics for _ in range(2)]
+    assert metrics[-1]["kl"] > 0.01
+    input_ids, mask = policy.read(["a b c d"], room=4)
+    before = reference_logprobs(start.model, input_ids, mask, 3, 1.0)
+    with without_adapters(policy.model):
+        assert torch.equal(reference_logprobs(policy.model, input_ids, mask, 3, 1.0), before)
+    assert not torch.allclose(reference_logprobs(policy.model, input_ids, mask, 3, 1.0), before, atol=1e-3)
+    assert all(weight.requires_grad for weight in trainer.weights.values())
+    export_model(policy.model, tmp_path / "merged", adapter=False)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    with torch.no_grad():
+        ours, theirs = policy.model(input_ids).logits, plain(input_ids).logits
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    names = set(AutoModelForCausalLM.from_pretrained("policy").state_dict())
+    assert set(plain.state_dict()) == names
+
+
+def test_a_run_with_adapters_goes_on_and_keeps_little(tmp_path: Path) -> None:
+    """What is trained is in the checkpoint, what is not is not."""
+    args = arguments(tmp_path / "tuned", "--lora-rank=2", "--save-every=2", "--kl-limit=1000")
+    assert run(args, tmp_path / "killed", killed_between_two_lines).code == -signal.SIGKILL
+    state = torch.load(tmp_path / "tuned-logs" / "checkpoints" / "latest.pt", weights_only=True)["state"]
+    assert all(".lora_" in name or name.startswith("value_head.") for name in (*state["weights"], *state["kept"][1]))
+    assert run(args, tmp_path / "log").code == 0
+    whole = arguments(tmp_path / "whole", "--lora-rank=2", "--save-every=2", "--kl-limit=1000")
+    assert run(whole, tmp_path / "log").code == 0
+    assert contents(tmp_path / "tuned") == contents(tmp_path / "whole")
