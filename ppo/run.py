@@ -7,7 +7,6 @@ import json
 import shutil
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric import Fabric
@@ -236,8 +235,6 @@ def _loggers(folder: Path, project: str | None) -> list[Any]:
         TensorBoardLogger(folder, name="tensorboard"),
     ]
     if project is not None:
-        if find_spec("wandb") is None:
-            raise PPOError("--wandb needs the package wandb: pip install 'label-studio-rlhf[wandb]'")
         from lightning.pytorch.loggers import WandbLogger
 
         found.append(WandbLogger(project=project, save_dir=folder))

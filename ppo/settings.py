@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated
 
 from ppo.errors import PPOError
@@ -133,6 +134,8 @@ class Keeping:
     def __post_init__(self) -> None:
         if self.save_every < 1:
             raise PPOError(f"--save-every {self.save_every}: expected more than 0")
+        if self.wandb is not None and find_spec("wandb") is None:
+            raise PPOError("--wandb needs the package wandb: pip install 'label-studio-rlhf[wandb]'")
 
 
 def _flag(name: str) -> str:

@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("place")
     word_policy(folder / "policy")
     write_lines(folder / "prompts.jsonl", [{"prompt": text} for text in ("a b", "c", "d e a", "b", "e")])
-    (folder / "points.py").write_text(POINTS)
+    (folder / "run_points.py").write_text(POINTS)
     before = Path.cwd()
     os.chdir(folder)
     yield folder
@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def arguments(output: Path, *more: str) -> list[str]:
     """A run of seven updates of 32 answers each."""
     return [
-        "run", "--policy=policy", "--prompts=prompts.jsonl", "--reward=points:count_a", "--max-new-tokens=4",
+        "run", "--policy=policy", "--prompts=prompts.jsonl", "--reward=run_points:count_a", "--max-new-tokens=4",
         f"--episodes={32 * UPDATES}", "--batch-size=32", "--minibatch-size=16", "--learning-rate=3e-3",
         f"--output={output}", "--accelerator=cpu", *more,
     ]  # fmt: skip
@@ -72,7 +72,7 @@ def contents(output: Path) -> dict[str, bytes]:
 
 # --- killed, interrupted: the same command goes on ---
 
-WATCHED = ("--judge=points:short", "--judge-window=2", "--kl-target=1.0", "--normalise-scores", "--save-every=2")
+WATCHED = ("--judge=run_points:short", "--judge-window=2", "--kl-target=1.0", "--normalise-scores", "--save-every=2")
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_another_setting_or_reward_is_another_run(tmp_path: Path) -> None:
 def test_two_processes_do_what_one_does(place: Path, tmp_path: Path) -> None:
     """Answers of one to four tokens, passes of three answers, a judge and a bonus for entropy: the same numbers."""
     more = ["--microbatch-size=3", "--minibatch-size=12", "--batch-size=24", "--episodes=96", "--entropy-coef=0.01",
-            "--update-kl-limit=0.2", "--judge=points:short", "--kl-target=1.0"]  # fmt: skip
+            "--update-kl-limit=0.2", "--judge=run_points:short", "--kl-target=1.0"]  # fmt: skip
     alone = run(arguments(tmp_path / "alone", *more), tmp_path / "log")
     assert alone.code == 0, alone.said
     args = arguments(tmp_path / "both", *more, "--devices=2", "--strategy=ddp")
@@ -256,7 +256,7 @@ def test_adapters_leave_the_start_as_it_was_and_are_merged_into_the_export(place
     start = load_policy("policy")
     config = PPOConfig(episodes=96, batch_size=32, minibatch_size=16, learning_rate=1e-2, lora_rank=2)
     torch.manual_seed(0)
-    reward = load_reward("points:count_a")
+    reward = load_reward("run_points:count_a")
     trainer = Trainer(config, Sampling(max_new_tokens=4), policy, reward, ["a b", "c"], CPU)
     assert trainer.step().metrics["kl"] == pytest.approx(0, abs=1e-6)
     assert all(".lora_" in name or name.startswith("value_head.") for name in trainer.weights)
