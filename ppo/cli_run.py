@@ -125,7 +125,7 @@ def _ending(told: dict[str, Any], last: dict[str, float], updates: int) -> Itera
     if told["ended"] is not None:
         yield f"ended after update {told['updates']} of {updates}: {told['ended']}"
     if told["exported_after"] < told["updates"]:
-        yield f"the policy after update {told['exported_after']} is kept, the best of the run"
+        yield f"the policy after update {told['exported_after']} is the one that is kept"
     if last:
         yield f"last update: {_figures(last)}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,15 @@ class Journal:
         """Clear away what another run left."""
         self.checkpoint.unlink(missing_ok=True)
         write_json(self.folder / RUN, {"settings": self.settings, "finished": False})
-        self._cut(dict.fromkeys(FILES, 0))
+        self.cut(dict.fromkeys(FILES, 0))
 
-    def go_on(self) -> None:
-        """Cut the log files back to where they were at the checkpoint."""
-        self._cut(self.load()["sizes"])
+    def cut(self, sizes: dict[str, int]) -> None:
+        """Cut the log files back to where they were at the checkpoint, bytes."""
+        for name, size in sizes.items():
+            with (self.folder / name).open("ab") as stream:
+                stream.truncate(size)
+        for rest in self.checkpoint.parent.glob(f".{self.checkpoint.name}.*"):  # of a kill within a write
+            rest.unlink()
 
     def add(self, name: str, rows: Iterable[object]) -> None:
         """Write lines to one of the log files."""
@@ -78,13 +83,6 @@ class Journal:
         write_json(self.folder / RUN, {"settings": self.settings, "finished": True})
         self.checkpoint.unlink(missing_ok=True)
 
-    def _cut(self, sizes: dict[str, int]) -> None:
-        for name, size in sizes.items():
-            with (self.folder / name).open("ab") as stream:
-                stream.truncate(size)
-        for rest in self.checkpoint.parent.glob(f".{self.checkpoint.name}.*"):  # of a kill within a write
-            rest.unlink()
-
 
 @contextmanager
 def patience(tell: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
@@ -98,9 +96,10 @@ def patience(tell: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
         tell("the run is interrupted when this update is done (Ctrl-C again: at once)")
 
-    if before is not signal.SIG_IGN:
+    if before is not signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, press)
     try:
         yield lambda: pressed
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is press:
+            signal.signal(signal.SIGINT, before)

@@ -124,9 +124,12 @@ def run(
         say(
             f"an interrupted run with these settings is there: going on from {journal.checkpoint} (--fresh begins anew)"
         )
-        trainer.load_state_dict(journal.load()["state"])
-    if first:
-        (journal.go_on if going_on else journal.begin)()
+        saved = journal.load()
+        trainer.load_state_dict(saved["state"])
+    if first and going_on:
+        journal.cut(saved["sizes"])
+    elif first:
+        journal.begin()
     with patience(say) as pressed:
         _loop(
             trainer, journal, _loggers(journal.folder, keeping.wandb) if first else [], keeping, pressed, on_update, say

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.nn.functional import pad
 
+from lsplugin.errors import LspluginError
 from ppo.core import (
     Moments,
     adapted_kl_coef,
@@ -204,9 +205,17 @@ class Trainer:
         return torch.cat([input_ids, responses], 1), torch.cat([mask, response_mask], 1), responses, response_mask
 
     def score(self, reward: Reward, prompts: list[Prompt], answers: list[str]) -> Tensor:
-        """Score B answers, each process its share: (B,)."""
+        """Score B answers, each process its share: (B,). Where one process has no scores all of them say so."""
         own = share(len(prompts), self.fabric)
-        return gather(reward(prompts[own], answers[own]).to(self.fabric.device), self.fabric)
+        failure = "a reward failed in another process"
+        try:
+            scores = reward(prompts[own], answers[own])
+        except LspluginError as error:
+            scores, failure = torch.full((len(answers[own]),), torch.nan), str(error)
+        scores = gather(scores.to(self.fabric.device), self.fabric)
+        if scores.isnan().any():
+            raise PPOError(failure)
+        return scores
 
     def choose(self) -> int:
         """Put the policy in place that is to be exported, the best one where a guard kept one; after how many updates it was."""

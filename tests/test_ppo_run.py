@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from lightning.fabric import Fabric
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from transformers import AutoModelForCausalLM
 
 from ppo.journal import Journal
@@ -35,6 +37,10 @@ def count_a(prompts, answers):
 
 def short(prompts, answers):
     return [-float(len(answer.split())) for answer in answers]
+
+def broken(prompts, answers):
+    import os
+    return [float("nan" if os.environ["LOCAL_RANK"] == "1" else 0)] * len(answers)
 """
 UPDATES = 7
 CPU = Fabric(accelerator="cpu", devices=1)
@@ -96,10 +102,10 @@ def killed_between_two_lines() -> None:
     at_line(4, "samples.jsonl", kill)
 
 
-def killed_while_learning() -> None:
+def killed_while_learning(steps: int = 4 * 8 + 3) -> None:  # eight an update
     def counted(*args: Any, calls: list[int] = [], real: Any = backward, **options: Any) -> Any:  # noqa: B006
         calls.append(1)
-        if len(calls) == 4 * 8 + 3:  # eight steps an update
+        if len(calls) == steps:
             kill()
         return real(*args, **options)
 
@@ -198,24 +204,55 @@ def test_another_setting_or_reward_is_another_run(tmp_path: Path) -> None:
     assert one.interrupted()
     for other in ({"seed": 1, "content": "a"}, {"seed": 0, "content": "b"}):
         assert not Journal(tmp_path / "tuned", other).interrupted()
-    one.go_on()
+    one.cut(one.load()["sizes"])
     assert read_lines(one.folder / "metrics.jsonl") == [{"update": 1}]
     one.end()
     assert not one.interrupted()
 
 
+def test_what_is_watched_is_in_files_and_loggers(place: Path, whole: dict[str, bytes]) -> None:
+    """The curves lie beside the output for TensorBoard and as CSV; what a clock says stands apart from what is reproducible."""
+    metrics, timings = (read_lines(place / "whole" / name) for name in ("metrics.jsonl", "timings.jsonl"))
+    assert {"score", "judge", "kl", "length", "entropy", "clipfrac", "explained_variance"} <= set(metrics[0])
+    for row in timings:
+        assert set(row) == {"update", "rollout", "scoring", "learning", "episodes_per_second"}
+        seconds = row["rollout"] + row["scoring"] + row["learning"]
+        assert row["episodes_per_second"] == pytest.approx(32 / seconds)
+    with (place / "whole-logs" / "csv" / "version_0" / "metrics.csv").open() as stream:
+        logged = list(csv.DictReader(stream))
+    assert [float(row["kl"]) for row in logged] == pytest.approx([row["kl"] for row in metrics])
+    assert [int(row["step"]) for row in logged] == list(range(1, UPDATES + 1))
+    board = EventAccumulator(str(place / "whole-logs" / "tensorboard" / "version_0"))
+    board.Reload()
+    assert [event.value for event in board.Scalars("score")] == pytest.approx([row["score"] for row in metrics])
+    sample = read_lines(place / "whole" / "samples.jsonl")[0]
+    assert set(sample) == {"update", "prompt", "answer", "score", "judge"}
+    assert sample["judge"] == -len(sample["answer"].split())
+
+
+def test_a_judge_may_be_asked_now_and_then(tmp_path: Path) -> None:
+    assert run_cli(["ppo", *arguments(tmp_path / "tuned", "--judge=run_points:short", "--judge-every=3")]).code == 0
+    judged = ["judge" in row for row in read_lines(tmp_path / "tuned" / "metrics.jsonl")]
+    assert judged == [True, False, False, True, False, False, True]
+
+
 # --- several processes ---
 
 
-def test_two_processes_do_what_one_does(place: Path, tmp_path: Path) -> None:
-    """Answers of one to four tokens, passes of three answers, a judge and a bonus for entropy: the same numbers."""
+@pytest.mark.parametrize("lora", [0, 2])
+def test_two_processes_do_what_one_does(lora: int, place: Path, tmp_path: Path) -> None:
+    """Answers of one to four tokens, passes of three answers, a judge and a bonus for entropy; killed, too, without adapters."""
     more = ["--microbatch-size=3", "--minibatch-size=12", "--batch-size=24", "--episodes=96", "--entropy-coef=0.01",
-            "--update-kl-limit=0.2", "--judge=run_points:short", "--kl-target=1.0"]  # fmt: skip
+            "--judge=run_points:short", "--kl-target=1.0", "--save-every=1", f"--lora-rank={lora}"]  # fmt: skip
     alone = run(arguments(tmp_path / "alone", *more), tmp_path / "log")
     assert alone.code == 0, alone.said
     args = arguments(tmp_path / "both", *more, "--devices=2", "--strategy=ddp")
-    for ended in fits.together(args, tmp_path / "log", program="ppo"):
+    if not lora:
+        killed = fits.together(args, tmp_path / "killed", before=partial(killed_while_learning, 20), program="ppo")
+        assert {ended.code for ended in killed} == {-signal.SIGKILL}
+    for number, ended in enumerate(fits.together(args, tmp_path / "log", program="ppo")):
         assert ended.code == 0, ended.said
+        assert ("going on from" in ended.said) == (not lora and number == 0)
     ours, theirs = (read_lines(tmp_path / name / "metrics.jsonl") for name in ("both", "alone"))
     assert len(ours) == 4
     for one, other in zip(ours, theirs, strict=True):
@@ -225,6 +262,18 @@ def test_two_processes_do_what_one_does(place: Path, tmp_path: Path) -> None:
     assert [row["answer"] for row in ours] == [row["answer"] for row in theirs]
     one, other = (AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict() for name in ("both", "alone"))
     assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in other)
+
+
+def test_a_score_that_one_process_lacks_ends_both(place: Path, tmp_path: Path) -> None:
+    """The answers of the second process alone get no number; each says so in a line."""
+    args = arguments(tmp_path / "tuned", "--reward=run_points:broken", "--devices=2", "--strategy=ddp")
+    first, second = fits.together(args, tmp_path / "log", program="ppo")
+    assert (first.code, second.code) == (1, 1)
+    path = tmp_path / "tuned-logs" / "failed_batch.jsonl"
+    assert f"error: a reward failed in another process; the batch is in {path}" in first.said.splitlines()[-1]
+    assert "error: reward run_points:broken: expected finite numbers, got nan" in second.said.splitlines()[-1]
+    assert "Traceback" not in first.said + second.said
+    assert len(read_lines(path)) == 32
 
 
 def test_batches_are_shared_out_evenly_or_not_at_all(tmp_path: Path) -> None:
