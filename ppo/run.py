@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lsplugin.preferences import Prompt
+    from ppo.policy import Policy
     from ppo.settings import PPOConfig, Sampling
     from ppo.trainer import Update
 
@@ -134,24 +135,23 @@ def run(
         _loop(
             trainer, journal, _loggers(journal.folder, keeping.wandb) if first else [], keeping, pressed, on_update, say
         )
-    after = trainer.choose()
-    told = {
-        **settings,
-        "versions": {name: version(name) for name in VERSIONS},
-        "ended": trainer.ended,
-        "updates": trainer.update,
-        "exported_after": after,
-    }
+    told = settings | {"versions": {name: version(name) for name in VERSIONS}}
+    told |= {"exported_after": trainer.choose(), "updates": trainer.update, "ended": trainer.ended}
     if first:
-        with atomic_folder(output, marker=MARKER) as folder:
-            for name in FILES:
-                shutil.copyfile(journal.folder / name, folder / name)
-            setattr(policy.model.config, JOIN_KEY, policy.encoder.join)
-            export_model(policy.model, folder, adapter=False)
-            policy.tokenizer.save_pretrained(folder)
-            write_json(folder / "run.json", told)
+        _export(trainer.policy, journal, output, told)
         journal.end()
     return told
+
+
+def _export(policy: Policy, journal: Journal, output: Path, told: dict[str, Any]) -> None:
+    """Write the folder of the finished run, whole or not at all."""
+    with atomic_folder(output, marker=MARKER) as folder:
+        for name in FILES:
+            shutil.copyfile(journal.folder / name, folder / name)
+        setattr(policy.model.config, JOIN_KEY, policy.encoder.join)
+        export_model(policy.model, folder, adapter=False)
+        policy.tokenizer.save_pretrained(folder)
+        write_json(folder / "run.json", told)
 
 
 def _loop(

@@ -28,7 +28,7 @@ from ppo.learning import backward
 from ppo.lora import add_adapters
 from ppo.policy import ActorCritic, Policy
 from ppo.processes import check_shares, gather, share
-from ppo.rollout import AT_A_LOSS, batches, describe, evaluate
+from ppo.rollout import AT_A_LOSS, DIVERGED, batches, describe, evaluate
 from ppo.sampling import sample
 
 if TYPE_CHECKING:
@@ -205,9 +205,9 @@ class Trainer:
         return torch.cat([input_ids, responses], 1), torch.cat([mask, response_mask], 1), responses, response_mask
 
     def score(self, reward: Reward, prompts: list[Prompt], answers: list[str]) -> Tensor:
-        """Score B answers, each process its share: (B,). Where one process has no scores all of them say so."""
+        """Score B answers, each process its share: (B,). Where one process has no scores, all of them end."""
         own = share(len(prompts), self.fabric)
-        failure = "a reward failed in another process"
+        failure = DIVERGED.format("a score, here or in another process,")
         try:
             scores = reward(prompts[own], answers[own])
         except LspluginError as error:
