@@ -143,8 +143,8 @@ class Trainer:
         times.append(time.perf_counter())
         # 2. Score them; an answer without an end is penalised.
         scores = self.score(self.reward, prompts, answers)
-        asked = self.judge is not None and self.update % config.judge_every == 0
-        judged = self.score(self.judge, prompts, answers) if self.judge is not None and asked else None
+        judge = self.judge if self.update % config.judge_every == 0 else None
+        judged = None if judge is None else self.score(judge, prompts, answers)
         self.batch["score"] = scores.tolist()
         self.moments = updated_moments(self.moments, scores)
         shaped = shaped_scores(scores, self.moments if config.normalise_scores else None, config.score_clip)
