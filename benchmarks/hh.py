@@ -132,6 +132,7 @@ def main() -> None:
             "0",
             "--kl-coef",
             "0.05",
+            "--overwrite",
         ]
     )
     tuned = time.perf_counter() - started

@@ -186,7 +186,7 @@ def trl(job: Job) -> list[Phases]:
     ppo_trainer.batch_generation = marked("rollout", ppo_trainer.batch_generation)
     ppo_trainer.masked_whiten = marked("scoring", ppo_trainer.masked_whiten)
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, *_: object, **__: object) -> None:
             marks.append(("learning", time.perf_counter()))
 

@@ -45,7 +45,7 @@ python -m rm_lightning fit --data.pairs "$RUN/pairs.jsonl" --model.backbone "$BA
 
 step "PPO tunes the base model with that reward and a KL penalty"
 python -m ppo run --policy "$BASE" --reward "$RUN/rm" --prompts "$RUN/prompts.jsonl" --output "$RUN/ppo" \
-  --episodes "$EPISODES" --learning-rate 3e-4 --minibatch-size 32 --seed "$SEED"
+  --episodes "$EPISODES" --learning-rate 3e-4 --minibatch-size 32 --seed "$SEED" --overwrite
 
 step "did it get better? Tuned and base model answer prompts that nothing was trained on"
 python -m ppo evaluate --policy "$RUN/ppo" --base "$BASE" --prompts "$RUN/held_out.jsonl" --reward "$RUN/rm" \

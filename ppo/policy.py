@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ppo.errors import PPOError
+from ppo.inputs import check_causal
 from rm_lightning.backbone import load_config, named_model, window
 from rm_lightning.text import JOIN_KEY, TextEncoder
 
@@ -72,6 +73,7 @@ def load_policy(name: str) -> Policy:
     Raises:
         PPOError: the name is no causal language model, or nothing says how its answers end.
     """
+    check_causal(name)
     config = load_config(name)
     with named_model(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)

@@ -1,8 +1,9 @@
-"""Where rewards come from: a reward model's folder, or a Python function `module:function`."""
+"""Where rewards come from: reward models' folders, or Python functions `module:function`."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import torch
 
 from ppo.errors import PPOError
 from rm_lightning.scorer import RewardScorer
+from rm_lightning.scoring import model_digest
+from rm_lightning.sources import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,22 +24,91 @@ if TYPE_CHECKING:
 
     Reward = Callable[[Sequence[Prompt], Sequence[str]], Tensor]
 
+AGGREGATES = ("mean", "min", "lcb")
+"""See `aggregated`."""
 
-def load_reward(name: str, *, device: str | torch.device = "cpu") -> Reward:
+
+def load_reward(names: str | Sequence[str], *, aggregate: str = "mean", device: str | torch.device = "cpu") -> Reward:
     """Load a reward: a function of prompts and answers that gives one float32 score each, (N,), on the CPU.
 
     Args:
-        name: our rm/ folder, any `AutoModelForSequenceClassification` with one label, or `module:function`, a function that takes
-            a list of prompts and a list of answers and gives a list of numbers.
+        names: one or several of: our rm/ folder, whose every head counts; any `AutoModelForSequenceClassification` with one
+            label; `module:function`, a function that takes a list of prompts and a list of answers and gives a list of numbers.
+        aggregate: how several scores of an answer become one; see `aggregated`.
         device: where a model runs.
 
     Raises:
-        PPOError: no such module or function, or it gives something else than one finite number an answer.
-        RewardModelError: the folder is no reward model.
+        PPOError: no such module or function, it gives something else than one finite number an answer, or there is nothing to
+            aggregate.
+        RewardModelError: a folder is no reward model.
     """
-    if ":" in name and not Path(name).exists():
-        return _checked(_import(name), name)
-    return _checked(RewardScorer(name, device=device), name)
+    several = [names] if isinstance(names, str) else list(names)
+    if aggregate not in AGGREGATES:
+        raise PPOError(f"--reward-aggregate {aggregate}: expected one of {', '.join(AGGREGATES)}")
+    parts = [_Part(name, device) for name in several]
+    if aggregate != "mean" and sum(part.members for part in parts) < 2:
+        raise PPOError(
+            f"--reward-aggregate {aggregate}: expected several reward models, or one of several heads; "
+            f"{', '.join(several)} gives one score an answer"
+        )
+
+    def reward(prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+        scores = torch.cat([part(prompts, answers) for part in parts], dim=1)  # (N, K)
+        return aggregated(scores, aggregate)
+
+    return reward
+
+
+def aggregated(scores: Tensor, how: str) -> Tensor:
+    """Make one score of those of an ensemble: (N, K) -> (N,).
+
+    min is the worst case, lcb = mean - deviation. Source: Coste et al. 2023 (arXiv 2310.02743), section 3, worst-case and
+    uncertainty-weighted optimisation; they subtract the variance, the deviation has the scores' own unit.
+    """
+    if how == "min":
+        return scores.amin(1)
+    mean = scores.mean(1)
+    return mean - scores.std(1, correction=0) if how == "lcb" else mean
+
+
+def content_of(name: str) -> str:
+    """Give a digest of a reward's files, the same for the same reward wherever it lies; call it when the reward is loaded."""
+    if not _is_function(name):
+        return model_digest(name)
+    source = inspect.getsourcefile(_import(name))
+    return f"{name.partition(':')[2]} {fingerprint([source]) if source else ''}"
+
+
+class _Part:
+    """One name's scores: (N, members)."""
+
+    def __init__(self, name: str, device: str | torch.device) -> None:
+        self.name, self.members = name, 1
+        self._function: Callable[[list[Prompt], list[str]], Sequence[float] | Tensor]
+        if _is_function(name):
+            self._function = _import(name)
+        else:
+            scorer = RewardScorer(name, device=device)
+            self._function, self.members = scorer.all, len(scorer.members)
+
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+        scores = torch.as_tensor(self._function(list(prompts), list(answers)), dtype=torch.float32)
+        if len(scores) != len(answers) or scores.numel() != len(answers) * self.members:
+            raise PPOError(
+                f"reward {self.name}: expected {len(answers)} numbers, one an answer, got shape {tuple(scores.shape)}"
+            )
+        scores = scores.reshape(len(answers), self.members).cpu()
+        if not scores.isfinite().all():
+            worst = int((~scores.isfinite()).any(1).nonzero()[0])
+            bad = next(score for score in scores[worst].tolist() if score - score != 0)
+            raise PPOError(
+                f"reward {self.name}: expected finite numbers, got {bad} for the answer {answers[worst][:60]!r}"
+            )
+        return scores
+
+
+def _is_function(name: str) -> bool:
+    return ":" in name and not Path(name).exists()
 
 
 def _import(name: str) -> Callable[[list[Prompt], list[str]], Sequence[float]]:
@@ -51,20 +123,3 @@ def _import(name: str) -> Callable[[list[Prompt], list[str]], Sequence[float]]:
     if not callable(function):
         raise PPOError(f"--reward {name}: {module_name} has no function {function_name}")
     return function  # type: ignore[no-any-return]
-
-
-def _checked(function: Callable[[list[Prompt], list[str]], Sequence[float] | Tensor], name: str) -> Reward:
-    def reward(prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
-        scores = torch.as_tensor(function(list(prompts), list(answers)), dtype=torch.float32)
-        if scores.shape != (len(answers),):
-            raise PPOError(
-                f"reward {name}: expected {len(answers)} numbers, one an answer, got shape {tuple(scores.shape)}"
-            )
-        if not scores.isfinite().all():
-            worst = int((~scores.isfinite()).nonzero()[0])
-            raise PPOError(
-                f"reward {name}: expected finite numbers, got {scores[worst]} for the answer {answers[worst][:60]!r}"
-            )
-        return scores
-
-    return reward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated
 
 from ppo.errors import PPOError
@@ -60,6 +61,15 @@ class PPOConfig:
         float | None,
         "End an update once the policy is this far from where it began, nats a token; no limit by default.",
     ] = None
+    kl_limit: Annotated[
+        float | None, "End the run where the policy is further from the start, nats a sequence; no limit by default."
+    ] = None
+    judge_every: Annotated[int, "Updates from one batch that the judge scores to the next."] = 1
+    judge_window: Annotated[int, "Judged batches that are averaged to one of the judge's scores."] = 5
+    judge_patience: Annotated[
+        int, "End the run after so many such scores in a row that fell while the reward rose."
+    ] = 2
+    lora_rank: Annotated[int, "Train adapters of this rank (LoRA) and the value head alone; 0 trains the whole."] = 0
     gamma: Annotated[float, "Discount a token."] = 1.0
     lam: Annotated[float, "GAE's lambda: bias against variance."] = 0.95
     whiten_advantages: Annotated[bool, "Scale a batch's advantages to mean 0 and variance 1."] = True
@@ -82,11 +92,12 @@ class PPOConfig:
             _check_multiple("minibatch_size", self.minibatch_size, "microbatch_size", self.microbatch_size)
         if self.episodes < self.batch_size:
             raise PPOError(f"--episodes {self.episodes} is less than one batch (--batch-size {self.batch_size})")
-        for name in ("epochs", "learning_rate", "kl_target", "update_kl_limit", "score_clip"):
+        positive = ("epochs", "learning_rate", "kl_target", "update_kl_limit", "kl_limit", "score_clip")
+        for name in (*positive, "judge_every", "judge_window", "judge_patience"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise PPOError(f"{_flag(name)} {value}: expected more than 0")
-        for name in ("kl_coef", "entropy_coef", "value_init_std", "missing_eos_penalty"):
+        for name in ("kl_coef", "entropy_coef", "value_init_std", "missing_eos_penalty", "lora_rank"):
             if getattr(self, name) < 0:
                 raise PPOError(f"{_flag(name)} {getattr(self, name)}: expected 0 or more")
         if self.kl_target is not None and self.kl_coef == 0:
@@ -105,6 +116,26 @@ class PPOConfig:
     def pass_size(self) -> int:
         """Answers in one pass through the network."""
         return self.microbatch_size or self.minibatch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """What a run keeps, and what of an earlier run's it may replace; the result does not depend on it.
+
+    Raises:
+        PPOError: for a value that cannot be.
+    """
+
+    save_every: Annotated[int, "Updates from one checkpoint to the next, from which the same command goes on."] = 20
+    fresh: Annotated[bool, "Begin anew, even if an interrupted run could go on."] = False
+    overwrite: Annotated[bool, "Replace another run's result in --output."] = False
+    wandb: Annotated[str | None, "Weights & Biases project to log to, beside TensorBoard and CSV."] = None
+
+    def __post_init__(self) -> None:
+        if self.save_every < 1:
+            raise PPOError(f"--save-every {self.save_every}: expected more than 0")
+        if self.wandb is not None and find_spec("wandb") is None:
+            raise PPOError("--wandb needs the package wandb: pip install 'label-studio-rlhf[wandb]'")
 
 
 def _flag(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -15,7 +16,6 @@ import pytest
 
 import rm_lightning.finish
 from lsplugin.preferences import Pair, read_pairs
-from rm_lightning.__main__ import main
 from rm_lightning.scorer import RewardScorer
 
 if TYPE_CHECKING:
@@ -100,22 +100,38 @@ def start(
     *,
     environment: Mapping[str, str] | None = None,
     before: Callable[[], object] = without_report,
+    program: str = "rm_lightning",
 ) -> Started:
     """Start a command line in a process of its own, in which `before` is called first and warnings are errors."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rm_lightning.cli", "tests.fits"])
-    process = context.Process(target=_run, args=(list(args), str(log), dict(environment or {}), before))
+    context.set_forkserver_preload(
+        [
+            "rm_lightning.cli",
+            "ppo.run",
+            "tests.fits",
+            "torch.utils.tensorboard",
+            "transformers.models.gpt2.modeling_gpt2",
+        ]
+    )
+    process = context.Process(target=_run, args=(list(args), str(log), dict(environment or {}), before, program))
     process.start()
     return Started(process, log)
 
 
-def run(args: Sequence[str], log: Path, before: Callable[[], object] = without_report) -> Ended:
+def run(
+    args: Sequence[str], log: Path, before: Callable[[], object] = without_report, program: str = "rm_lightning"
+) -> Ended:
     """Run a command line in a process of its own."""
-    return start(args, log, before=before).end()
+    return start(args, log, before=before, program=program).end()
 
 
 def together(
-    args: Sequence[str], log: Path, *, nodes: bool = False, before: Callable[[], object] = without_report
+    args: Sequence[str],
+    log: Path,
+    *,
+    nodes: bool = False,
+    before: Callable[[], object] = without_report,
+    program: str = "rm_lightning",
 ) -> list[Ended]:
     """Run a command line as two processes that find each other, of one machine or of two `nodes`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -123,13 +139,13 @@ def together(
     found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     places = [{"NODE_RANK": str(n)} if nodes else {"NODE_RANK": "0", "LOCAL_RANK": str(n)} for n in range(2)]
     started = [
-        start(args, log.with_suffix(f".{number}"), environment=found | place, before=before)
+        start(args, log.with_suffix(f".{number}"), environment=found | place, before=before, program=program)
         for number, place in enumerate(places)
     ]
     return [one.end() for one in started]
 
 
-def _run(args: list[str], log: str, environment: dict[str, str], before: Callable[[], object]) -> None:
+def _run(args: list[str], log: str, environment: dict[str, str], before: Callable[[], object], program: str) -> None:
     import torch
 
     os.environ.update(environment)
@@ -139,4 +155,4 @@ def _run(args: list[str], log: str, environment: dict[str, str], before: Callabl
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     before()
-    main(args)
+    importlib.import_module(f"{program}.__main__").main(args)
