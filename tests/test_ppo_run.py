@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from lightning.fabric import Fabric
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from transformers import AutoModelForCausalLM
 
@@ -229,6 +230,25 @@ def test_what_is_watched_is_in_files_and_loggers(place: Path, whole: dict[str, b
     sample = read_lines(place / "whole" / "samples.jsonl")[0]
     assert set(sample) == {"update", "prompt", "answer", "score", "judge"}
     assert sample["judge"] == -len(sample["answer"].split())
+    assert "PPO: whole" in (place / "whole" / "report.html").read_text()
+    assert (place / "whole" / "report.png").stat().st_size > 10_000
+
+
+def test_values_come_from_a_network_of_their_own_where_one_is_named(tmp_path: Path) -> None:
+    """It learns, and is not part of what is written."""
+    given = arguments(tmp_path / "tuned", "--value-model=policy", "--vf-coef=1.0", "--cliprange-value=10")
+    ended = run_cli(["ppo", *given])
+    assert ended.code == 0
+    rows = read_lines(tmp_path / "tuned" / "metrics.jsonl")
+    assert rows[-1]["explained_variance"] > rows[0]["explained_variance"] + 0.1
+    told = json.loads((tmp_path / "tuned" / "run.json").read_text())
+    assert told["value_model"] == "policy"
+    assert told["content"]["value_model"] == told["content"]["policy"]
+    weights = {
+        name: set(load_file(Path(folder) / "model.safetensors"))
+        for name, folder in (("start", "policy"), ("tuned", tmp_path / "tuned"))
+    }
+    assert weights["start"] == weights["tuned"]
 
 
 def test_a_judge_may_be_asked_now_and_then(tmp_path: Path) -> None:
