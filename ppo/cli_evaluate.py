@@ -10,7 +10,7 @@ import typer
 from lsplugin import console
 from lsplugin.files import as_path
 from lsplugin.options import make, with_options
-from ppo.cli_shared import DEFAULT_REWARD, Accelerator, Reward, Seed, check_reward, policy_of, prompts_of
+from ppo.cli_shared import Accelerator, Aggregate, Rewards, Seed, policy_of, prompts_of, rewards_of
 from ppo.errors import PPOError
 from ppo.settings import Sampling
 
@@ -28,10 +28,13 @@ def evaluate(
         Path | None,
         typer.Option("--prompts", help="Held-out prompts; the demo world's by default.", show_default=False),
     ] = None,
-    reward: Reward = DEFAULT_REWARD,
+    reward: Rewards = None,
+    reward_aggregate: Aggregate = "mean",
     judge: Annotated[
-        str | None,
-        typer.Option("--judge", help="A second reward, which the policy was not tuned on.", show_default=False),
+        list[str] | None,
+        typer.Option(
+            "--judge", help="A second reward, which the policy was not tuned on; or several.", show_default=False
+        ),
     ] = None,
     best_of: Annotated[
         int, typer.Option("--best-of", help="Answers of the base to each prompt, whose best are a yardstick; 0 = none.")
@@ -65,7 +68,7 @@ def evaluate(
     check_output(picture, output, prompts)
     if comparisons is not None:
         check_output(comparisons, prompts, output, picture)
-    check_reward(reward)
+    names = rewards_of(reward)
     texts = prompts_of(prompts, held_out=True)
     tuned, start = policy_of(policy, accelerator), policy_of(base, accelerator)
     from ppo.evaluate import comparisons as pairs_of
@@ -74,8 +77,8 @@ def evaluate(
     from ppo.reward import load_reward
 
     device = tuned.model.device
-    rewards = {"reward": load_reward(reward, device=device)}
-    if judge is not None:
+    rewards = {"reward": load_reward(names, aggregate=reward_aggregate, device=device)}
+    if judge:
         rewards["judge"] = load_reward(judge, device=device)
     if comparisons is not None and tuned.name == start.name:
         raise PPOError(f"--policy and --base are both {tuned.name}: there is nothing to compare for --comparisons")

@@ -11,8 +11,7 @@ from lsplugin import console
 from lsplugin.files import as_path
 from lsplugin.options import make, with_options
 from ppo.choice import BY_REWARD, Choice
-from ppo.cli_shared import Accelerator, PolicyName, Prompts, Seed, check_reward, policy_of, prompts_of
-from ppo.errors import PPOError
+from ppo.cli_shared import Accelerator, PolicyName, Prompts, Rewards, Seed, policy_of, prompts_of, rewards_of
 from ppo.settings import Sampling
 
 
@@ -23,14 +22,7 @@ def generate(
     output: Annotated[
         Path, typer.Option("-o", "--output", parser=as_path, metavar="FILE", help="Where the dataset goes (JSON).")
     ] = Path("dataset.json"),
-    reward: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--reward",
-            help="Reward model's folder, or a Python function module:function; several are asked together.",
-            show_default=False,
-        ),
-    ] = None,
+    reward: Rewards = None,
     seed: Seed = 0,
     accelerator: Accelerator = "auto",
     **settings: Any,  # noqa: ANN401 - options of the settings classes
@@ -42,18 +34,16 @@ def generate(
     from lsplugin.files import write_json
     from ppo.work import WorkFile, check_output
 
-    sampling, choice, names = make(Sampling, settings), make(Choice, settings), reward or []
-    if choice.select in BY_REWARD and not names:
-        raise PPOError(f"--select {choice.select} needs a reward: name one with --reward")
-    for name in names:
-        check_reward(name)
+    sampling, choice = make(Sampling, settings), make(Choice, settings)
+    names = rewards_of(reward) if reward or choice.select in BY_REWARD else []
     check_output(output, prompts)
     work, texts = WorkFile(output), prompts_of(prompts)
     model = policy_of(policy, accelerator)
     from ppo.generate import generate as sample_answers
-    from ppo.select import load_members, origin
+    from ppo.reward import Members
+    from ppo.select import origin
 
-    members = load_members(names, device=model.model.device) if names else None
+    members = Members(names, device=model.model.device) if names else None
     with console.progress("sampling answers", len(texts)) as advance:
         rows, dropped = sample_answers(
             model,

@@ -12,7 +12,17 @@ import typer
 
 from lsplugin import console
 from lsplugin.options import make, with_options
-from ppo.cli_shared import DEFAULT_REWARD, Accelerator, PolicyName, Prompts, check_reward, policy_name, prompts_of
+from ppo.cli_shared import (
+    DEFAULT_REWARD,
+    Accelerator,
+    Aggregate,
+    PolicyName,
+    Prompts,
+    Rewards,
+    policy_name,
+    prompts_of,
+    rewards_of,
+)
 from ppo.config_file import ConfigFile, PrintConfig, as_config
 from ppo.settings import Keeping, PPOConfig, Sampling
 
@@ -34,20 +44,8 @@ WIDTH = 60
 @with_options(PPOConfig, Sampling, Keeping)
 def run(
     policy: PolicyName = None,
-    reward: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--reward",
-            help=f"Reward model's folder, or a function module:function; several are an ensemble. Default: {DEFAULT_REWARD}.",
-            show_default=False,
-        ),
-    ] = None,
-    reward_aggregate: Annotated[
-        str,
-        typer.Option(
-            "--reward-aggregate", help="Of an ensemble's scores: mean, min, or lcb, their mean less their spread."
-        ),
-    ] = "mean",
+    reward: Rewards = None,
+    reward_aggregate: Aggregate = "mean",
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,16 +87,14 @@ def run(
     if policy is None:
         settings = DEMO_SETTINGS | settings
     tuning, sampling, keeping = make(PPOConfig, settings), make(Sampling, settings), make(Keeping, settings)
-    rewards = reward or [DEFAULT_REWARD]
     if print_config:
-        given = {"policy": policy, "reward": rewards, "reward_aggregate": reward_aggregate, "judge": judge,
+        given = {"policy": policy, "reward": reward or [DEFAULT_REWARD], "reward_aggregate": reward_aggregate, "judge": judge,
                  "value_model": value_model, "prompts": prompts,
                  "output": output, "accelerator": accelerator, "devices": devices, "num_nodes": num_nodes,
                  "strategy": strategy, "precision": precision, "show_samples": show_samples}  # fmt: skip
         typer.echo(as_config(given | asdict(tuning) | asdict(sampling) | asdict(keeping)), nl=False)
         return
-    for name in rewards:
-        check_reward(name)
+    rewards = rewards_of(reward)
     texts = prompts_of(prompts)
     name = policy_name(policy)
     from ppo.errors import Interrupted

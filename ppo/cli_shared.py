@@ -22,19 +22,33 @@ Prompts = Annotated[
     Path | None,
     typer.Option("--prompts", help='One {"prompt": ...} a line; the demo world\'s by default.', show_default=False),
 ]
-Reward = Annotated[str, typer.Option("--reward", help="Reward model's folder, or a Python function module:function.")]
+DEFAULT_REWARD = "runs/rm"
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reward",
+        help=f"Reward model's folder, or a function module:function; several are an ensemble. Default: {DEFAULT_REWARD}.",
+        show_default=False,
+    ),
+]
+Aggregate = Annotated[
+    str,
+    typer.Option(
+        "--reward-aggregate", help="Of an ensemble's scores: mean, min, or lcb, their mean less their spread."
+    ),
+]
 Accelerator = Annotated[str, typer.Option("--accelerator", help="Device: auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the sampling.")]
 
-DEFAULT_REWARD = "runs/rm"
 
-
-def check_reward(reward: str) -> None:
-    """Say how the default reward model is made where there is none."""
-    if reward == DEFAULT_REWARD and not Path(reward).exists():
+def rewards_of(names: list[str] | None) -> list[str]:
+    """Name the rewards, or the default one; where that is not there, say how it is made."""
+    found = names or [DEFAULT_REWARD]
+    if DEFAULT_REWARD in found and not Path(DEFAULT_REWARD).exists():
         raise LspluginError(
-            f"{reward}: no such folder; `python -m rm_lightning fit` makes it (or name another with --reward)"
+            f"{DEFAULT_REWARD}: no such folder; `python -m rm_lightning fit` makes it (or name another with --reward)"
         )
+    return found
 
 
 def prompts_of(path: Path | None, *, held_out: bool = False) -> list[Prompt]:

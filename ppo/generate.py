@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lsplugin.preferences import Prompt
     from ppo.choice import Choice
     from ppo.policy import Policy
-    from ppo.select import Members
+    from ppo.reward import Members
     from ppo.settings import Sampling
     from ppo.work import WorkFile
 

@@ -45,18 +45,36 @@ def load_reward(names: str | Sequence[str], *, aggregate: str = "mean", device: 
     several = [names] if isinstance(names, str) else list(names)
     if aggregate not in AGGREGATES:
         raise PPOError(f"--reward-aggregate {aggregate}: expected one of {', '.join(AGGREGATES)}")
-    parts = [_Part(name, device) for name in several]
-    if aggregate != "mean" and sum(part.members for part in parts) < 2:
+    members = Members(several, device=device)
+    if aggregate != "mean" and members.count < 2:
         raise PPOError(
             f"--reward-aggregate {aggregate}: expected several reward models, or one of several heads; "
             f"{', '.join(several)} gives one score an answer"
         )
+    return lambda prompts, answers: aggregated(members(prompts, answers), aggregate)
 
-    def reward(prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
-        scores = torch.cat([part(prompts, answers) for part in parts], dim=1)  # (N, K)
-        return aggregated(scores, aggregate)
 
-    return reward
+class Members:
+    """Rewards as a function of N prompts and N answers that gives each member's score, (N, K), float32, on the CPU.
+
+    Args:
+        names: see `load_reward`; every head of a folder is a member, every function is one.
+        device: where models run.
+
+    Attributes:
+        count: K.
+
+    Raises:
+        PPOError, RewardModelError: see `load_reward`.
+    """
+
+    def __init__(self, names: Sequence[str], *, device: str | torch.device = "cpu") -> None:
+        self._parts = [_Part(name, device) for name in names]
+        self.count = sum(part.members for part in self._parts)
+
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+        """Score each answer by every member."""
+        return torch.cat([part(prompts, answers) for part in self._parts], dim=1)
 
 
 def aggregated(scores: Tensor, how: str) -> Tensor:

@@ -2,61 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import random
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from ppo.errors import PPOError
-from ppo.reward import load_reward
-from rm_lightning.scorer import RewardScorer
+from ppo.reward import content_of
 from rm_lightning.scoring import model_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
-    from lsplugin.preferences import Prompt
     from ppo.choice import Choice
     from ppo.policy import Policy
 
-    Members = Callable[[Sequence[Prompt], Sequence[str]], Tensor]
 
 _SHORT = 12  # characters of a digest that people read
-
-
-def load_members(names: Sequence[str], *, device: str | torch.device = "cpu") -> Members:
-    """Load rewards as a function of N prompts and N answers that gives each member's score, (N, K), float32, on the CPU.
-
-    Args:
-        names: see `ppo.reward.load_reward`; every head of a folder is a member, every function is one.
-        device: where models run.
-
-    Raises:
-        PPOError, RewardModelError: see `ppo.reward.load_reward`.
-    """
-    parts = [_member(name, device) for name in names]
-    return lambda prompts, answers: torch.cat([part(prompts, answers) for part in parts], dim=1)
-
-
-def _member(name: str, device: str | torch.device) -> Members:
-    if ":" in name and not Path(name).exists():
-        reward = load_reward(name)
-        return lambda prompts, answers: reward(prompts, answers).unsqueeze(1)
-    scorer = RewardScorer(name, device=device)
-
-    def members(prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
-        scores = scorer.all(prompts, answers)
-        if not scores.isfinite().all():
-            raise PPOError(f"reward {name}: expected finite numbers, got {scores[~scores.isfinite()][0]}")
-        return scores
-
-    return members
 
 
 def select(choice: Choice, count: int, scores: Tensor | None, *, draw: str) -> list[int]:
@@ -117,11 +80,4 @@ def disputed(scores: Tensor, kept: int) -> list[int]:
 def origin(policy: Policy, rewards: Sequence[str]) -> dict[str, Any]:
     """Name what answers and their rewards come from, by the content of its files, so that a copy elsewhere is the same."""
     found: dict[str, Any] = {"digest": model_digest(policy.name)[:_SHORT], "device": policy.model.device.type}
-    return found | ({"reward_digests": {name: _digest(name)[:_SHORT] for name in rewards}} if rewards else {})
-
-
-def _digest(name: str) -> str:
-    if ":" not in name or Path(name).exists():
-        return model_digest(name)
-    file = importlib.import_module(name.partition(":")[0]).__file__  # load_members imported it
-    return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()
+    return found | ({"reward_digests": {name: content_of(name) for name in rewards}} if rewards else {})

@@ -25,7 +25,8 @@ from ppo.answers import answer, answer_all, uniforms
 from ppo.choice import Choice
 from ppo.errors import PPOError
 from ppo.generate import generate
-from ppo.select import disputed, load_members, select
+from ppo.reward import Members
+from ppo.select import disputed, select
 from ppo.settings import Sampling
 from ppo.work import WorkFile
 from rm_lightning.backbone import MEMBERS_KEY, load_scorer, load_tokenizer
@@ -220,7 +221,7 @@ class TestSelect:
         monkeypatch.syspath_prepend(tmp_path)
         (tmp_path / "sizes.py").write_text("def letters(prompts, answers):\n    return [len(a) for a in answers]\n")
         asked = ["a", "a", "b"], ["b c", "d", ""]
-        found = load_members([models[1], "sizes:letters", models[0]])(*asked)
+        found = Members([models[1], "sizes:letters", models[0]])(*asked)
         assert found.shape == (3, 5)
         assert found[:, 3].tolist() == [3, 1, 0]
         assert torch.equal(found[:, :3], RewardScorer(models[1]).all(*asked))
@@ -230,7 +231,7 @@ class TestSelect:
         model.save_pretrained(tmp_path / "broken")
         load_tokenizer(models[0]).save_pretrained(tmp_path / "broken")
         with pytest.raises(PPOError, match=r"reward .*broken: expected finite numbers, got nan"):
-            load_members([str(tmp_path / "broken")])(*asked)
+            Members([str(tmp_path / "broken")])(*asked)
 
 
 class TestCommand:
@@ -274,7 +275,10 @@ class TestCommand:
                 ["--select", "best"],
                 "--select best has nothing to choose from: --candidates 2 is no more than --answers 2",
             ),
-            (["--select", "max-min", "--candidates", "4"], "--select max-min needs a reward: name one with --reward"),
+            (
+                ["--select", "max-min", "--candidates", "4"],
+                "runs/rm: no such folder; `python -m rm_lightning fit` makes it",
+            ),
             (
                 ["--select", "uncertain", "--candidates", "4", "--reward", models[0]],
                 "--select uncertain: expected two members or more, who can disagree, found one",
