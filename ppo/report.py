@@ -166,7 +166,8 @@ def _draw_health(axes: Axes, record: Record) -> None:
     _curve(axes, record, "explained_variance", BLUE, "variance explained by the values")
     _curve(axes, record, "clipfrac", RED, "share of clipped tokens")
     _curve(axes, record, "ended", GREY, "share of answers that end")
-    axes.set_ylim(-0.05, 1.05)
+    axes.set_ylim(max(-1.05, min(-0.05, axes.get_ylim()[0])), 1.05)
+    axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
     axes.legend(frameon=False)
     axes.set_title("Health of the updates")
 
