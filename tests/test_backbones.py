@@ -353,6 +353,7 @@ def test_checkpointing_changes_no_gradient(kind: str, lora: bool, tiny_causal: P
     assert all(same(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2"])
 def test_a_compiled_trunk_changes_no_gradient_and_no_export(kind: str, tiny_causal: Path, tmp_path: Path) -> None:
     """Traced with dynamic shapes, one graph for all batches; run by a backend that does not wait for a C++ compiler."""
@@ -446,6 +447,7 @@ def test_flex_attention_sees_what_the_dense_mask_shows(window: int | None, tiny_
     assert torch.equal(dense, visible(packed, window=window))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for a CPU takes a C++ compiler")
 @pytest.mark.filterwarnings("ignore")
 def test_flex_attention_gives_the_states_of_one_text_at_a_time(tiny_causal: Path, tmp_path: Path) -> None:

@@ -271,7 +271,9 @@ def keep_screenshots(root: Locator, folder: Path, name: str) -> None:
         root.screenshot(path=folder / f"{name}-{scheme}.png")
 
 
-@pytest.mark.parametrize("theme", theme_names())
+@pytest.mark.parametrize(
+    "theme", [name if name == "default" else pytest.param(name, marks=pytest.mark.slow) for name in theme_names()]
+)
 @pytest.mark.parametrize("template", template_names())
 def test_label_by_mouse_and_keyboard_and_from_prelabels(
     template: str, theme: str, page: Page, server: LabelStudio, admin: Person

@@ -66,6 +66,7 @@ def test_a_demo_that_shows_nothing_says_so() -> None:
         check(summary(policy=worse))
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_the_loop_runs_and_the_policy_gets_better(migrated: Path, tmp_path: Path) -> None:
     """examples/loop.sh itself, on fewer prompts, with a server whose database is migrated already."""

@@ -175,6 +175,7 @@ def test_the_simulated_annotators_label_everything_and_the_same_way_again(
     assert outcomes[0] == outcomes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_300_real_comparisons_come_back_as_the_same_300_pairs(
     connected: LabelStudio, admin: Person, tmp_path: Path, real_data: Path

@@ -222,7 +222,7 @@ def test_what_two_models_generate_is_compared(tiny_causal: Path, tmp_path: Path)
     assert result.code == 0, result.stderr
     assert re.search(r"joined by prompt\ntasks +5\nprompts +5\nwrote .*ab.json: 5 tasks\n", result.stderr)
     made = json.loads((tmp_path / "ab.json").read_text(encoding="utf-8"))
-    assert [task["meta"] for task in made] == [{"models": {"answer1": "base", "answer2": "tuned"}}] * 5
+    assert [task["meta"]["models"] for task in made] == [{"answer1": "base", "answer2": "tuned"}] * 5
     for number, name in enumerate(("base", "tuned"), start=1):
         known = json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))
         assert [task[f"answer{number}"] for task in made] == [one["answer1"] for one in known]

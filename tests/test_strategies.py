@@ -177,6 +177,7 @@ def test_a_ready_configuration_of_two_processes(
     assert sum(found) / len(found) == pytest.approx(fits.metrics(output)["margin"], abs=1e-2)
 
 
+@pytest.mark.slow
 def test_one_command_starts_its_own_processes(tiny_causal: Path, rankings: Path, tmp_path: Path) -> None:
     output = tmp_path / "rm"
     more = ["--trainer.limit_train_batches=1", "--trainer.precision=32-true", "--trainer.devices=2"]

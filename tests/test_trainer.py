@@ -62,6 +62,7 @@ OPTIMUM_CONFIG = PPOConfig(
 )
 
 
+@pytest.mark.slow
 def test_ppo_reaches_the_closed_form_optimum(tmp_path: Path) -> None:
     policy = word_policy(tmp_path)
     start = response_distribution(policy, "c", LENGTH)

@@ -14,6 +14,7 @@ NEEDED = ["lxml", "tinycss2", "typer"]
 """What `lsplugin render` needs; everything else that the distribution asks for is for other commands."""
 
 
+@pytest.mark.slow
 def test_render_and_validate_from_a_wheel_in_an_empty_environment(tmp_path: Path) -> None:
     build = [
         sys.executable,
