@@ -9,6 +9,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 NEEDED = ["lxml", "tinycss2", "typer"]
 """What `lsplugin render` needs; everything else that the distribution asks for is for other commands."""
