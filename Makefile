@@ -10,7 +10,7 @@ demo: $(STAMP)  ## the whole loop on the demo world, on this machine, offline
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/loop.sh
 
 test: $(STAMP)  ## the everyday tests, on a real Label Studio server and a real browser where there is one
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-slow: $(STAMP)  ## the others: the whole loop of the demo, every theme in the browser, compiled models
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow

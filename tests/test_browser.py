@@ -325,7 +325,7 @@ def test_label_by_mouse_and_keyboard_and_from_prelabels(
     assert submitted(page, admin, second) == use.keyboard_result
 
     root = open_task(page, server.url, project, third)
-    assert root.locator(SHOWS_A_CHOICE).count() > 0
+    root.locator(SHOWS_A_CHOICE).first.wait_for(state="attached")  # a pre-label is put in after the page is shown
     assert submitted(page, admin, third) == use.prelabel
 
 

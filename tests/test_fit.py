@@ -105,7 +105,16 @@ def same(one: Path, other: Path) -> None:
     assert torch.equal(RewardScorer(str(one))(prompts, answers), RewardScorer(str(other))(prompts, answers))
 
 
-@pytest.mark.parametrize(("steps", "held"), [(3, True), (7, True), (8, True), (13, True), (8, False)])
+@pytest.mark.parametrize(
+    ("steps", "held"),
+    [
+        (3, True),
+        *(
+            pytest.param(steps, held, marks=pytest.mark.slow)
+            for steps, held in ((7, True), (8, True), (13, True), (8, False))
+        ),
+    ],
+)
 def test_killed_and_started_again_it_gives_the_same_losses_and_the_same_model(
     steps: int, held: bool, whole: Callable[[bool], Path], tiny_causal: Path, pairs_file: Path, tmp_path: Path
 ) -> None:

@@ -301,6 +301,7 @@ class TestCommand:
         assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.jsonl", "none.jsonl", "prompts.jsonl"]
 
 
+@pytest.mark.slow
 class TestKilled:
     def test_the_same_command_ends_with_the_same_bytes(self, policy: Policy, models: list[str], tmp_path: Path) -> None:
         rows = [{"prompt": " ".join(WORDS[: n % 5 + 1]) if n % 40 else ""} for n in range(301)]

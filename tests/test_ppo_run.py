@@ -258,7 +258,7 @@ def test_a_judge_may_be_asked_now_and_then(tmp_path: Path) -> None:
 # --- several processes ---
 
 
-@pytest.mark.parametrize("lora", [0, 2])
+@pytest.mark.parametrize("lora", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_two_processes_do_what_one_does(lora: int, place: Path, tmp_path: Path) -> None:
     """Answers of one to four tokens, passes of three answers, a judge and a bonus for entropy; killed, too, without adapters."""
     more = ["--microbatch-size=3", "--minibatch-size=12", "--batch-size=24", "--episodes=96", "--entropy-coef=0.01",
@@ -345,6 +345,7 @@ def test_adapters_leave_the_start_as_it_was_and_are_merged_into_the_export(place
     assert set(plain.state_dict()) == names
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_goes_on_and_keeps_little(tmp_path: Path) -> None:
     """What is trained is in the checkpoint, what is not is not."""
     args = arguments(tmp_path / "tuned", "--lora-rank=2", "--save-every=2", "--kl-limit=1000")

@@ -139,6 +139,7 @@ def test_what_a_server_only_says_to_have_taken(connected: LabelStudio, monkeypat
             client.push(project, made, path="d.json")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again(connected: LabelStudio, tmp_path: Path) -> None:
     count = 3000
     write_json(tmp_path / "d.json", rows(count))

@@ -447,6 +447,7 @@ class TestCommand:
         )
 
 
+@pytest.mark.slow
 class TestKilled:
     def test_the_same_command_ends_with_the_same_bytes(self, models: list[str], dataset: Path, tmp_path: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
