@@ -192,6 +192,8 @@ def pack_answers(input_ids: Tensor, mask: Tensor, length: int, *, width: int) ->
         [i for i, m in zip(row[:cut], seen[:cut], strict=True) if m] for row, seen in zip(rows, real, strict=True)
     ]
     answers = [row[cut : cut + sum(seen[cut:])] for row, seen in zip(rows, real, strict=True)]
+    if not all(prompts):
+        raise PPOError(f"answer {prompts.index([]) + 1} of the batch has an empty prompt: there is nothing to answer")
     order = sorted(range(len(rows)), key=lambda row: prompts[row])  # equal prompts next to each other
     trees = grow([Text(prompts[row], answers[row]) for row in order], tokens=input_ids.numel(), width=width)
     packed = pack(trees, pad=0)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 
 from lsplugin.preferences import prompt_text
 from ppo.actor import reference_logprobs
@@ -119,17 +118,3 @@ def answer_all(
 def longest_first(prompts: Sequence[Prompt]) -> list[int]:
     """Order prompts so that a batch holds about equally long ones, and the one that needs most memory comes first."""
     return sorted(range(len(prompts)), key=lambda number: -len(prompt_text(prompts[number])))
-
-
-def why_unusable(policy: Policy, prompt: Prompt) -> str | None:
-    """Say why a prompt cannot be answered and shown; None where it can."""
-    text = prompt_text(prompt)
-    if not (text.strip() if isinstance(prompt, str) else any(message["content"].strip() for message in prompt)):
-        return "the prompt is empty"
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        return "the prompt holds half a character (a lone surrogate), which no tokenizer reads"
-    try:
-        policy.encoder.prompt(prompt)
-    except TemplateError as error:
-        return f"the policy's chat template refuses the prompt ({error})"
-    return None

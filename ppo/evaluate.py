@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lsplugin.preferences import prompt_text
-from ppo.answers import answer_all, why_unusable
+from ppo.answers import answer_all
 from ppo.errors import PPOError
+from ppo.inputs import why_unusable
 from ppo.measures import about_as_long, at_kl, best_of, best_of_kl, distinct_share, interval, win_rate
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.preferences import prompt_text
-from ppo.answers import answer, longest_first, why_unusable
+from ppo.answers import answer, longest_first
 from ppo.choice import BY_REWARD
 from ppo.errors import PPOError
+from ppo.inputs import why_unusable
 from ppo.select import select
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lsplugin.files import atomic_file, read_json, read_jsonl, write_text
 from lsplugin.pictures import BLUE, GREY, RED, fill, png, svg
 from ppo.errors import PPOError
+from ppo.guards import LENGTHENED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 SHOWN = 8
 """Answers of the first and of the exported policy's update that are shown."""
-
-LENGTHENED = 1.5
-"""By what factor answers may grow or shrink before it is called a warning."""
 
 
 class Record(NamedTuple):

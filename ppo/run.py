@@ -18,7 +18,7 @@ from lsplugin.errors import LspluginError
 from lsplugin.files import atomic_folder, check_replaceable, write_json, write_jsonl
 from ppo.actor import load_critic
 from ppo.errors import Interrupted, PPOError
-from ppo.inputs import cut_prompts
+from ppo.inputs import cut_prompts, usable_prompts
 from ppo.journal import FILES, METRICS, SAMPLES, TIMINGS, Journal, patience
 from ppo.policy import load_policy
 from ppo.report import write_report
@@ -99,6 +99,10 @@ def run(
     check_replaceable(output, marker=MARKER)
     fabric.seed_everything(config.seed, verbose=False)
     policy = load_policy(policy_name)
+    given = prompts
+    prompts, dropped = usable_prompts(policy, given)
+    for reason, count in dropped.items():
+        say(f"{count} of {len(given)} prompts left out: {reason}")
     cut = cut_prompts(policy, prompts, sampling.max_new_tokens)
     if cut:
         say(f"{cut} of {len(prompts)} prompts are cut from the left, so that the answer fits into the model's context")

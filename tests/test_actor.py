@@ -156,6 +156,12 @@ def test_values_stand_where_the_tokens_do() -> None:
     assert packed.values[mask[:, -length:]].std() > 0.1
 
 
+def test_an_empty_prompt_is_refused_and_not_read_from_another_text() -> None:
+    input_ids, mask, length = rectangle([[1, 2], [], [3]], [[4], [5], [6]])
+    with pytest.raises(PPOError, match="answer 2 of the batch has an empty prompt"):
+        pack_answers(input_ids, mask, length, width=32)
+
+
 def test_equal_prompts_are_read_once() -> None:
     prompts, answers = draw_rows()
     input_ids, mask, length = rectangle(prompts, answers)

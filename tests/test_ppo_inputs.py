@@ -168,6 +168,18 @@ def test_cut_prompts_are_counted(tmp_path: Path) -> None:
     assert "1 of 4 prompts are cut from the left" in ended.stderr
 
 
+def test_prompts_that_cannot_be_answered_are_left_out_and_counted(tmp_path: Path) -> None:
+    """An empty one has no state that an answer's first token could be drawn from."""
+    prompts = write_lines(tmp_path / "prompts.jsonl", [{"prompt": ""}, {"prompt": "a b"}, {"prompt": " "}])
+    given = [*COMMAND, "--reward=rm", f"--prompts={prompts}", f"--output={tmp_path / 'tuned'}"]
+    ended = run_cli(given)
+    assert ended.code == 0
+    assert "2 of 3 prompts left out: the prompt is empty" in ended.stderr
+    assert {row["prompt"] for row in read_lines(tmp_path / "tuned" / "samples.jsonl")} == {"a b"}
+    write_lines(prompts, [{"prompt": ""}])
+    assert "no prompts to answer: expected one or more; 1 left out: the prompt is empty" in complaint(given)
+
+
 def test_no_prompts_are_refused_by_the_function_too() -> None:
     fabric = Fabric(accelerator="cpu", devices=1)
     with pytest.raises(PPOError, match="no prompts"):
