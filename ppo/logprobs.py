@@ -1,8 +1,9 @@
-"""Log-probabilities of drawn tokens straight from hidden states, without ever holding all logits.
+"""Log-probabilities of drawn tokens straight from hidden states, a few hundred tokens at a time.
 
 With a vocabulary of V and hidden states of width H, the logits of N tokens take N V numbers, several times over once softmax and
 its gradient are kept: more than everything else of a small model, in memory and in time. Here they live for a few tokens at a
-time and are made again for the gradient, which costs one matrix product more than keeping them and no pass over memory.
+time. One thing is kept of them, their own gradient; where that would be too much, they are made again for it, which costs one
+matrix product and one softmax more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from torch.autograd import Function
 
 LEAST = 256
 """Tokens in a piece at least; as many as states are wide where that is more, so that summing the weight's gradient is cheap."""
+
+KEPT = 2**25
+"""N V at most for which the logits' gradients are kept: 128 MiB of float32."""
 
 
 def linear_logprobs(hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
@@ -37,29 +41,35 @@ class _LinearLogprobs(Function):
         states = hidden.to(torch.get_autocast_dtype(device)) if mixed else hidden
         matrix = weight.to(states.dtype)
         logprobs = torch.empty(len(hidden), device=hidden.device)
+        keep = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= KEPT
+        pushes = []
         for piece in _pieces(hidden):
-            logits = _logits(states[piece], matrix, temperature)
-            logprobs[piece] = _chosen(logits, tokens[piece]) - logits.logsumexp(-1)
-        ctx.save_for_backward(states, matrix, tokens, logprobs)
+            logs = _logits(states[piece], matrix, temperature).log_softmax(-1)
+            logprobs[piece] = logs.gather(1, tokens[piece][:, None]).squeeze(1)
+            if keep:
+                pushes.append(_pushed(logs.exp_(), tokens[piece]).to(states.dtype))
+        ctx.save_for_backward(states, matrix, tokens, *pushes)
         ctx.temperature, ctx.dtypes = temperature, (hidden.dtype, weight.dtype)
         return logprobs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        states, matrix, tokens, logprobs = ctx.saved_tensors
-        scale = (grads[0] / ctx.temperature)[:, None]  # (N, 1)
+        states, matrix, tokens, *pushes = ctx.saved_tensors
+        scale = (grads[0] / -ctx.temperature)[:, None]  # (N, 1)
+        scaled = (states * scale).to(states.dtype)
         d_states = torch.empty_like(states)
         d_matrix = torch.zeros(matrix.shape, device=matrix.device)
-        for piece in _pieces(states):
-            logits = _logits(states[piece], matrix, ctx.temperature)
-            normaliser = (_chosen(logits, tokens[piece]) - logprobs[piece])[:, None]
-            d_logits = logits.sub_(normaliser).exp_().mul_(-scale[piece])
-            d_logits = d_logits.scatter_add_(1, tokens[piece][:, None], scale[piece]).to(states.dtype)
-            d_states[piece] = d_logits @ matrix
-            if matrix.dtype == torch.float32:
-                d_matrix.addmm_(d_logits.T, states[piece])
+        for number, piece in enumerate(_pieces(states)):
+            if pushes:
+                push = pushes[number]
             else:
-                d_matrix += d_logits.T @ states[piece]
+                chances = _logits(states[piece], matrix, ctx.temperature).softmax(-1)
+                push = _pushed(chances, tokens[piece]).to(states.dtype)
+            d_states[piece] = (push @ matrix) * scale[piece]
+            if matrix.dtype == torch.float32:
+                d_matrix.addmm_(push.T, scaled[piece])
+            else:
+                d_matrix += push.T @ scaled[piece]
         return d_states.to(ctx.dtypes[0]), d_matrix.to(ctx.dtypes[1]), None, None
 
 
@@ -73,5 +83,6 @@ def _logits(states: Tensor, matrix: Tensor, temperature: float) -> Tensor:
     return logits if temperature == 1 else logits.div_(temperature)
 
 
-def _chosen(logits: Tensor, tokens: Tensor) -> Tensor:
-    return logits.gather(1, tokens[:, None]).squeeze(1)
+def _pushed(chances: Tensor, tokens: Tensor) -> Tensor:
+    """softmax(z) - onehot(y), in place of softmax(z): what -log p(y) pushes logits by."""
+    return chances.scatter_add_(1, tokens[:, None], torch.full_like(chances[:, :1], -1))

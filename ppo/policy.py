@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ppo.errors import PPOError
 from ppo.inputs import check_causal
-from rm_lightning.backbone import load_config, named_model, window
+from rm_lightning.backbone import fuse_activation, load_config, named_model, window
 from rm_lightning.text import JOIN_KEY, TextEncoder
 
 if TYPE_CHECKING:
@@ -75,9 +75,10 @@ def load_policy(name: str) -> Policy:
     """
     check_causal(name)
     config = load_config(name)
+    fuse_activation(config)
     with named_model(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=torch.float32)
     model.eval()  # type: ignore[no-untyped-call]
     settings = model.generation_config
     ends = settings.eos_token_id if settings is not None else None

@@ -113,7 +113,9 @@ class Trainer:
             self.ref_model = fabric.to_device(copy.deepcopy(policy.model).requires_grad_(requires_grad=False)).eval()  # type: ignore[assignment]
         actor = ActorCritic(policy.model, value_init_std=config.value_init_std, critic=critic)
         self.weights = {name: weight for name, weight in actor.named_parameters() if weight.requires_grad}
-        optimizer = torch.optim.AdamW(self.weights.values(), lr=config.learning_rate, eps=1e-5, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(
+            self.weights.values(), lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
+        )
         self.actor, self.optimizer = fabric.setup(actor, optimizer)
         self.actor.eval()  # no dropout: it would make the ratio of the first minibatch differ from 1 (Huang et al. 2024)
         self.dice = torch.Generator().manual_seed(config.seed)

@@ -55,6 +55,12 @@ def load_config(name: str) -> PreTrainedConfig:
         return config
 
 
+def fuse_activation(config: PreTrainedConfig) -> None:
+    """Name GPT-2's activation as the one kernel that computes the same function, in place of seven."""
+    if getattr(config, "activation_function", None) == "gelu_new":
+        config.activation_function = "gelu_pytorch_tanh"
+
+
 def is_scorer(name: str) -> bool:
     """Say whether a folder or hub name holds a trained head already."""
     return _classifies(load_config(name))
@@ -102,8 +108,7 @@ def load_scorer(
         for key, value in list(vars(config).items()):
             if key.endswith(("pdrop", "dropout", "dropout_prob")) and isinstance(value, float):
                 setattr(config, key, 0.0)
-    if getattr(config, "activation_function", None) == "gelu_new":  # GPT-2's, the same function in one kernel
-        config.activation_function = "gelu_pytorch_tanh"
+    fuse_activation(config)
     extra: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     if quantize or getattr(config, QUANTIZED_KEY, False):
         extra["quantization_config"] = four_bits(config)

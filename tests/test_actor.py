@@ -17,6 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from ppo import logprobs
 from ppo.actor import (
     HEAD,
     ActorCritic,
@@ -29,7 +30,7 @@ from ppo.actor import (
 )
 from ppo.core import entropy, token_logprobs
 from ppo.errors import PPOError
-from ppo.logprobs import linear_logprobs
+from ppo.logprobs import KEPT, linear_logprobs
 from rm_lightning.backbone import load_scorer, load_tokenizer
 from tests.worlds import word_policy
 
@@ -172,9 +173,11 @@ def test_equal_prompts_are_read_once() -> None:
     assert len(packed.ends) == sum(map(len, answers))
 
 
+@pytest.mark.parametrize("kept", [0, KEPT])
 @pytest.mark.parametrize("count", [1, 255, 256, 700])
-def test_pieces_change_nothing(count: int) -> None:
-    """Any number of tokens, whole pieces or not: log-probabilities and both gradients of the plain formula, in float64."""
+def test_pieces_change_nothing(count: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of tokens, gradients kept or made again: values and both gradients of the plain formula in float64."""
+    monkeypatch.setattr(logprobs, "KEPT", kept)
     dice = torch.Generator().manual_seed(count)
     hidden = torch.randn(count, 8, generator=dice, requires_grad=True)
     weight = torch.randn(30, 8, generator=dice, requires_grad=True)
@@ -188,7 +191,9 @@ def test_pieces_change_nothing(count: int) -> None:
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
-def test_mixed_precision_gives_float32_sums_of_bfloat16_products() -> None:
+@pytest.mark.parametrize("kept", [0, KEPT])
+def test_mixed_precision_gives_float32_sums_of_bfloat16_products(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logprobs, "KEPT", kept)
     dice = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(40, 16, generator=dice), torch.randn(300, 16, generator=dice).requires_grad_()
     tokens = torch.randint(0, 300, (40,), generator=dice)
