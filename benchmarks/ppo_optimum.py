@@ -12,10 +12,16 @@ policy and run.
 
 from __future__ import annotations
 
+import copy
 import statistics
+import sys
+import tempfile
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from functools import partial
+from pathlib import Path  # noqa: TC003 - typer reads it
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 import typer
@@ -80,6 +86,67 @@ def tune(world: World, config: PPOConfig) -> Result:
     return Result(world.share(config.kl_coef), world.distance(config.kl_coef), start, time.perf_counter() - begin)
 
 
+def tune_trl(world: World, config: PPOConfig, folder: Path) -> Result:
+    """Run TRL's last PPO on a world without ends, with the same settings; its values are a network of their own, as always."""
+    sys.path.insert(0, str(folder))
+    from datasets import Dataset
+    from transformers import GPT2ForSequenceClassification
+    from trl.experimental.ppo import PPOConfig as Config
+    from trl.experimental.ppo import PPOTrainer
+
+    begin, start = time.perf_counter(), world.distance(config.kl_coef)
+    model = world.policy.model
+    shape: Any = copy.deepcopy(model.config)
+    shape.num_labels = 1
+    critic = GPT2ForSequenceClassification(shape)
+    critic.transformer.load_state_dict(model.base_model.state_dict())
+    torch.nn.init.zeros_(critic.score.weight)
+    rows = [{"input_ids": world.policy.encoder.prompt(prompt)} for prompt in PROMPTS] * config.batch_size
+    with tempfile.TemporaryDirectory() as output:
+        given = Config(
+            output_dir=output, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, disable_tqdm=True,
+            per_device_train_batch_size=config.minibatch_size, num_ppo_epochs=config.epochs,
+            gradient_accumulation_steps=config.batch_size // config.minibatch_size,
+            num_mini_batches=config.batch_size // config.minibatch_size, local_rollout_forward_batch_size=config.batch_size,
+            total_episodes=config.updates * config.batch_size, response_length=world.length, temperature=1.0,
+            learning_rate=config.learning_rate, kl_coef=config.kl_coef, vf_coef=config.vf_coef, lam=config.lam,
+            cliprange=config.cliprange, cliprange_value=config.cliprange_value, whiten_rewards=False,
+            num_sample_generations=0, save_strategy="no", seed=config.seed,
+        )  # fmt: skip
+        trainer = PPOTrainer(
+            given, world.policy.tokenizer, model=model, ref_model=copy.deepcopy(model), reward_model=Lookup(world),
+            value_model=critic, train_dataset=Dataset.from_list(rows), eval_dataset=Dataset.from_list(rows[:4]),
+        )  # fmt: skip
+        torch.manual_seed(config.seed)
+        trainer.train()
+    return Result(world.share(config.kl_coef), world.distance(config.kl_coef), start, time.perf_counter() - begin)
+
+
+class Lookup(torch.nn.Module):
+    """A world's reward in the shape of a classifier: TRL asks for a score behind every token and reads the last."""
+
+    base_model_prefix = "backbone"
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world, self.backbone = world, _Tokens()
+        places = 8 ** torch.arange(world.length - 1, -1, -1)
+        self.table = torch.empty_like(world.rewards)
+        self.table[:, (world.responses * places).sum(1)] = world.rewards
+
+    def score(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Look each row up, whose token ids are its hidden states: (B, S, 1) -> (B, S, 1)."""
+        ids = hidden[..., 0].long()
+        answers = ids[:, -self.world.length :]
+        number = (answers * 8 ** torch.arange(answers.shape[1] - 1, -1, -1)).sum(1)
+        return self.table[ids[:, -self.world.length - 1], number].float()[:, None, None].expand(*ids.shape, 1)
+
+
+class _Tokens(torch.nn.Module):
+    def forward(self, input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(hidden_states=[input_ids.float()[..., None]])
+
+
 def plan(names: str, *, quick: bool) -> Iterator[tuple[str, float, int]]:
     """Yield the rows of the table: world, kl_coef, episodes."""
     if quick:
@@ -102,15 +169,17 @@ def main(
     worlds: Annotated[str, typer.Option(help="Which ones, their letters in a row.")] = "ABC",
     seeds: Annotated[int, typer.Option(help="Runs of every row.")] = 1,
     first_seed: Annotated[int, typer.Option(help="The first one.")] = 0,
+    trl: Annotated[Path | None, typer.Option(help="Folder of trl==1.12.0: TRL's rows in place of ours.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="One short row.")] = False,
 ) -> None:
     """Print the table as Markdown, row by row."""
     torch.set_num_threads(1)  # the models are too small for two
+    run = tune if trl is None else partial(tune_trl, folder=trl)
     say("| world | kl_coef | episodes | share of the way | KL to pi* at the start | KL to pi* | seconds |")
     say("|---|---|---|---|---|---|---|")
     for name, kl_coef, episodes in plan(worlds, quick=quick):
         runs = [
-            tune(make_world(name, seed=seed), settings(name, kl_coef, episodes, seed))
+            run(make_world(name, seed=seed), settings(name, kl_coef, episodes, seed))
             for seed in range(first_seed, first_seed + seeds)
         ]
         share, distance, start, seconds = (list(column) for column in zip(*runs, strict=True))
