@@ -98,7 +98,7 @@ def run(
     texts = prompts_of(prompts)
     name = policy_name(policy)
     from ppo.errors import Interrupted
-    from ppo.run import make_fabric
+    from ppo.processes import make_fabric
     from ppo.run import run as tune
     from rm_lightning.quiet import quiet
 

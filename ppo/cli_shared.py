@@ -77,7 +77,7 @@ def policy_name(name: str | None) -> str:
 def policy_of(name: str | None, accelerator: str) -> Policy:
     """Load a policy onto its device, ready to sample."""
     from ppo.policy import load_policy
-    from ppo.run import make_fabric
+    from ppo.processes import make_fabric
     from rm_lightning.quiet import quiet
 
     quiet()

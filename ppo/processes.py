@@ -6,18 +6,95 @@ not depend on how many there are.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock, Timeout
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from ppo.errors import PPOError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from lightning.fabric import Fabric
     from torch import Tensor
 
     from ppo.settings import PPOConfig
+
+PRECISIONS = ("32-true", "bf16-mixed")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+"""Those that keep the whole model on each device, which samples from it."""
+
+
+def make_fabric(
+    accelerator: str = "auto",
+    precision: str | None = None,
+    *,
+    devices: str = "1",
+    num_nodes: int = 1,
+    strategy: str = "auto",
+) -> Fabric:
+    """Choose devices and precision, and start the processes: bf16 mixed on a GPU, float32 on a CPU, where bf16 is slower.
+
+    Args:
+        accelerator: of Lightning Fabric: auto, cpu, cuda.
+        precision: one of PRECISIONS.
+        devices: how many of each node; auto takes all.
+        num_nodes: machines.
+        strategy: one of STRATEGIES.
+
+    Raises:
+        PPOError: this machine has no such devices, or the setting is none.
+    """
+    for name, value, known in (
+        ("precision", precision or PRECISIONS[0], PRECISIONS),
+        ("strategy", strategy, STRATEGIES),
+    ):
+        if value not in known:
+            raise PPOError(f"--{name} {value}: expected one of {', '.join(known)}")
+    on_gpu = accelerator in {"gpu", "cuda"} or (accelerator == "auto" and torch.cuda.is_available())
+    chosen: Any = precision or ("bf16-mixed" if on_gpu else "32-true")
+    count: Any = int(devices) if devices.isdecimal() else devices
+    try:
+        fabric = Fabric(
+            accelerator=accelerator, devices=count, num_nodes=num_nodes, strategy=strategy, precision=chosen
+        )
+        fabric.launch()
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PPOError(
+            f"--accelerator {accelerator} --devices {devices} --num-nodes {num_nodes} --strategy {strategy}: this machine "
+            f"cannot do it ({reason})"
+        ) from None
+    return fabric
+
+
+@contextmanager
+def alone(lock: Path, fabric: Fabric) -> Iterator[None]:
+    """Hold a lock that only one run can hold, for all its processes; it ends with them.
+
+    Raises:
+        PPOError: another run holds it.
+    """
+    own, busy = FileLock(lock), False
+    if fabric.is_global_zero:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            own.acquire(blocking=False)
+        except Timeout:
+            busy = True
+    if fabric.broadcast(busy):
+        raise PPOError(
+            f"{lock.parent}: another run writes there at this moment; wait for its end, or name another --output"
+        )
+    try:
+        yield
+    finally:
+        own.release()
 
 
 def check_shares(config: PPOConfig, processes: int) -> None:

@@ -9,10 +9,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from lightning.fabric import Fabric
 from lightning.fabric.loggers.csv_logs import CSVLogger
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lsplugin.errors import LspluginError
 from lsplugin.files import atomic_folder, check_replaceable, write_json, write_jsonl
@@ -21,6 +19,7 @@ from ppo.errors import Interrupted, PPOError
 from ppo.inputs import cut_prompts, usable_prompts
 from ppo.journal import FILES, METRICS, SAMPLES, TIMINGS, Journal, patience
 from ppo.policy import load_policy
+from ppo.processes import alone
 from ppo.report import write_report
 from ppo.reward import content_of, load_reward
 from ppo.settings import Keeping
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from lightning.fabric import Fabric
+
     from lsplugin.preferences import Prompt
     from ppo.policy import Policy
     from ppo.settings import PPOConfig, Sampling
@@ -43,10 +44,6 @@ MARKER = METRICS
 
 KEPT = 32
 """Answers of every update that are kept for reading."""
-
-PRECISIONS = ("32-true", "bf16-mixed")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
-"""Those that keep the whole model on each device, which samples from it."""
 
 VERSIONS = ("torch", "transformers", "lightning", "peft")
 
@@ -127,6 +124,27 @@ def run(
         settings["content"]["value_model"] = model_digest(value_model)
     trainer = Trainer(config, sampling, policy, reward, prompts, fabric, judge=judge, critic=critic)
     journal = Journal(output, settings)
+    with alone(journal.folder / "lock", fabric):
+        _tune(trainer, journal, output, keeping, on_update, say)
+        told = settings | {"versions": {name: version(name) for name in VERSIONS}}
+        told |= {"exported_after": trainer.choose(), "updates": trainer.update, "ended": trainer.ended}
+        if first:
+            _export(trainer.policy, journal, output, told)
+            journal.end()
+    return told
+
+
+def _tune(
+    trainer: Trainer,
+    journal: Journal,
+    output: Path,
+    keeping: Keeping,
+    on_update: Callable[[Update], None],
+    say: Callable[[str], None],
+) -> None:
+    """Begin, or go on where the same run was interrupted, up to its end."""
+    fabric = trainer.fabric
+    first = fabric.is_global_zero
     going_on: bool = fabric.broadcast(journal.interrupted() and not keeping.fresh)
     if not going_on and not keeping.overwrite and (output / MARKER).is_file():
         raise PPOError(
@@ -142,16 +160,15 @@ def run(
         journal.cut(saved["sizes"])
     elif first:
         journal.begin()
-    with patience(say) as pressed:
-        _loop(
-            trainer, journal, _loggers(journal.folder, keeping.wandb) if first else [], keeping, pressed, on_update, say
-        )
-    told = settings | {"versions": {name: version(name) for name in VERSIONS}}
-    told |= {"exported_after": trainer.choose(), "updates": trainer.update, "ended": trainer.ended}
-    if first:
-        _export(trainer.policy, journal, output, told)
-        journal.end()
-    return told
+    loggers = _loggers(journal.folder, keeping.wandb) if first else []
+    status = "aborted"
+    try:
+        with patience(say) as pressed:
+            _loop(trainer, journal, loggers, keeping, pressed, on_update, say)
+        status = "success"
+    finally:
+        for logger in loggers:
+            logger.finalize(status)
 
 
 def _export(policy: Policy, journal: Journal, output: Path, told: dict[str, Any]) -> None:
@@ -193,8 +210,6 @@ def _loop(
                 journal.save(trainer.state_dict())
         if stop:
             raise Interrupted(f"interrupted; the same command goes on from {journal.checkpoint}")
-    for logger in loggers:
-        logger.finalize("success")
 
 
 def _step(trainer: Trainer, journal: Journal) -> Update:
@@ -254,48 +269,3 @@ def _loggers(folder: Path, project: str | None) -> list[Any]:
 
         found.append(WandbLogger(project=project, save_dir=folder))
     return found
-
-
-def make_fabric(
-    accelerator: str = "auto",
-    precision: str | None = None,
-    *,
-    devices: str = "1",
-    num_nodes: int = 1,
-    strategy: str = "auto",
-) -> Fabric:
-    """Choose devices and precision, and start the processes: bf16 mixed on a GPU, float32 on a CPU, where bf16 is slower.
-
-    Args:
-        accelerator: of Lightning Fabric: auto, cpu, cuda.
-        precision: one of PRECISIONS.
-        devices: how many of each node; auto takes all.
-        num_nodes: machines.
-        strategy: one of STRATEGIES.
-
-    Raises:
-        PPOError: this machine has no such devices, or the setting is none.
-    """
-    import torch
-
-    for name, value, known in (
-        ("precision", precision or PRECISIONS[0], PRECISIONS),
-        ("strategy", strategy, STRATEGIES),
-    ):
-        if value not in known:
-            raise PPOError(f"--{name} {value}: expected one of {', '.join(known)}")
-    on_gpu = accelerator in {"gpu", "cuda"} or (accelerator == "auto" and torch.cuda.is_available())
-    chosen: Any = precision or ("bf16-mixed" if on_gpu else "32-true")
-    count: Any = int(devices) if devices.isdecimal() else devices
-    try:
-        fabric = Fabric(
-            accelerator=accelerator, devices=count, num_nodes=num_nodes, strategy=strategy, precision=chosen
-        )
-        fabric.launch()
-    except (MisconfigurationException, ModuleNotFoundError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise PPOError(
-            f"--accelerator {accelerator} --devices {devices} --num-nodes {num_nodes} --strategy {strategy}: this machine "
-            f"cannot do it ({reason})"
-        ) from None
-    return fabric

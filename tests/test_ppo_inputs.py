@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from lightning.fabric import Fabric
 from transformers import BertConfig, GPT2Config, T5Config
 
@@ -224,3 +225,20 @@ def test_printed_settings_can_be_given_back(tmp_path: Path) -> None:
 def test_a_file_of_other_settings_is_one_line(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(text)
     assert complaint(["ppo", "run", "--config", tmp_path / "run.yaml"]).startswith(f"{tmp_path / 'run.yaml'}{said}")
+
+
+def test_two_runs_never_write_to_one_folder(tmp_path: Path) -> None:
+    """The other one may be this very command, started twice; its checkpoint must not be taken from under it."""
+    output = tmp_path / "tuned"
+    given = [
+        *COMMAND,
+        "--reward=rm",
+        f"--prompts={write_lines(tmp_path / 'prompts.jsonl', [{'prompt': 'a'}])}",
+        f"--output={output}",
+    ]
+    logs = tmp_path / "tuned-logs"
+    logs.mkdir()
+    with FileLock(logs / "lock"):
+        assert "tuned-logs: another run writes there at this moment" in complaint(given)
+        assert not output.exists()
+    assert run_cli(given).code == 0
