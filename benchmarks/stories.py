@@ -61,16 +61,16 @@ HAPPY = [
     "play",
 ]
 SAD = ["sad", "cry", "cried", "scared", "angry", "hurt", "lost", "bad", "afraid"]
-TOKENS = 160
+TOKENS = 96
 EPISODES = 1536
 NOISE = 1.0
 """Of the simulated people: they prefer a to b with the probability sigmoid((quality a - quality b) / NOISE)."""
 
 
 def happy_share(prompts: list[str], answers: list[str]) -> list[float]:
-    """Ten times the share of words that are happy ones: length alone changes nothing."""
+    """Ten times the share of words that are happy ones: length alone changes nothing, and 30 words are the least that count."""
     return [
-        10 * number / max(1, len(words(answer)))
+        10 * number / max(30, len(words(answer)))
         for number, answer in zip(happy_count(prompts, answers), answers, strict=True)
     ]
 
@@ -145,8 +145,7 @@ def compare(model: Path, held_out: Path, tuned: Path, *measures: str) -> dict[st
 
 def shown(found: dict[str, Any]) -> str:
     """Write a mean, or a share, with its interval."""
-    mean = found.get("mean", found.get("share"))
-    return f"{mean:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+    return "none" if found["mean"] is None else f"{found['mean']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
 
 
 def by_words(model: Path, folder: Path, prompts: Path, held_out: Path) -> None:
