@@ -23,8 +23,10 @@ PLAIN = {
 MORE = {
     "demo_world/cli.py": {"lsplugin.connection"},
     "rm_lightning/sources.py": {"lsplugin.cli_pairs", "lsplugin.export", "lsplugin.judged", "lsplugin.pairs"},
+    "rm_lightning/prelabels.py": {"lsplugin.dataset", "lsplugin.prelabel"},
 }
-"""Who may know more: the trainer that is handed an export reads it as `lsplugin pairs` does."""
+"""Who may know more: the trainer that is handed an export reads it as `lsplugin pairs` does, the backend answers as
+`lsplugin push --predictions` would."""
 ORDER = ["lsplugin", "demo_world", "rm_lightning", "ppo"]
 
 
