@@ -74,13 +74,18 @@ def add(
         "is_interactive": interactive,
         **auth,
     }
-    same = [found for found in backends(client, project) if found.url.rstrip("/") == url]
+    new = not _same(client, project, url)
+    try:
+        if new:
+            with client.translated(f"connecting {url}"):
+                client.sdk.ml.create(**settings)
+    except LspluginError as error:
+        # It refuses the webhook of a backend on its own machine, but only after it has connected that.
+        if not _same(client, project, url):
+            raise LspluginError(_explained(str(error), url)) from None
     try:
         with client.translated(f"connecting {url}"):
-            if same:
-                client.sdk.ml.update(same[0].id, **settings)
-            else:
-                client.sdk.ml.create(**settings)
+            client.sdk.ml.update(_same(client, project, url)[0].id, **settings)
     except LspluginError as error:
         raise LspluginError(_explained(str(error), url)) from None
     with client.translated(f"showing the predictions of {url}"):
@@ -88,17 +93,20 @@ def add(
         for hook in client.sdk.webhooks.list(project=str(project.id)):
             if hook.url == f"{url}/webhook":
                 client.sdk.webhooks.delete(hook.id)
-    (made,) = [found for found in backends(client, project) if found.url.rstrip("/") == url]
-    return made, not same
+    return _same(client, project, url)[0], new
 
 
 def remove(client: Client, project: Project, url: str) -> bool:
     """Take a backend out of a project; False when it is not in it. Predictions that it made stay."""
-    same = [found for found in backends(client, project) if found.url.rstrip("/") == url.rstrip("/")]
+    same = _same(client, project, url)
     with client.translated(f"removing {url}"):
         for found in same:
             client.sdk.ml.delete(found.id)
     return bool(same)
+
+
+def _same(client: Client, project: Project, url: str) -> list[Backend]:
+    return [found for found in backends(client, project) if found.url.rstrip("/") == url.rstrip("/")]
 
 
 def check(url: str, token: str | None) -> None:
