@@ -86,7 +86,7 @@ def served(model: Path) -> Iterator[str]:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
-        yield next(line.split()[-1] for line in process.stderr if "serves on" in line)
+        yield next(line.split()[3] for line in process.stderr if " serves on " in line)
     finally:
         process.terminate()
         process.wait(30)

@@ -61,36 +61,36 @@ def serve(
     `lsplugin backend add PROJECT URL` connects it. For refits it talks to the Label Studio that `lsplugin` would talk to here.
     """
     _check_token(host, token)
-    listening = _listen(host, port)
-    from rm_lightning.quiet import quiet
+    with _listen(host, port) as listening:
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listening.getsockname()[1]}"
+        from rm_lightning.quiet import quiet
 
-    quiet()
-    import uvicorn
+        quiet()
+        import uvicorn
 
-    from rm_lightning.prelabels import load_model
-    from rm_lightning.refit import Refit, recover
-    from rm_lightning.scorer import find_device
-    from rm_lightning.serve import Limits, make_app
-    from rm_lightning.worker import Worker
+        from rm_lightning.prelabels import load_model
+        from rm_lightning.refit import Refit, recover
+        from rm_lightning.scorer import find_device
+        from rm_lightning.serve import Limits, make_app
+        from rm_lightning.worker import Worker
 
-    recover(model)
-    load = partial(
-        load_model,
-        device=find_device(device),
-        tokens_per_batch=tokens_per_batch,
-        precision=precision,  # type: ignore[arg-type]  # checked there
-    )
-    worker = Worker(load(model), most_waiting=queue)
-    refit = Refit(worker, load=load, options=options or [], tell=console.say)
-    made = make_app(worker, refit, token=token, limits=Limits(max_body << 20, max_tasks), tell=console.say)
-    server = uvicorn.Server(
-        uvicorn.Config(made, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
-    )
-    shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{listening.getsockname()[1]}"
-    console.say(f"{worker.model.version} serves on {url}; connect it: lsplugin backend add PROJECT {url}")
-    with suppress(KeyboardInterrupt):  # which uvicorn hands on after its own end
-        server.run(sockets=[listening])
+        recover(model)
+        load = partial(
+            load_model,
+            device=find_device(device),
+            tokens_per_batch=tokens_per_batch,
+            precision=precision,  # type: ignore[arg-type]  # checked there
+        )
+        worker = Worker(load(model), most_waiting=queue)
+        refit = Refit(worker, load=load, options=options or [], tell=console.say)
+        made = make_app(worker, refit, token=token, limits=Limits(max_body << 20, max_tasks), tell=console.say)
+        told = uvicorn.Config(
+            made, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+        )
+        console.say(f"{worker.model.version} serves on {url} (connect it: lsplugin backend add PROJECT {url})")
+        with suppress(KeyboardInterrupt):  # which uvicorn hands on after its own end
+            uvicorn.Server(told).run(sockets=[listening])
     console.say("stopped")
 
 

@@ -89,8 +89,9 @@ class Refit:
     def _run(self, project: int) -> None:
         try:
             state, said, compared = self._refit(project)
-        except (LspluginError, OSError) as error:
-            state, said, compared = "failed", " ".join(str(error).split()), None
+        except Exception as error:  # noqa: BLE001 - whatever ends a refit, the old model serves on and people learn why
+            kind = "" if isinstance(error, LspluginError) else f"{type(error).__name__}: "
+            state, said, compared = "failed", kind + " ".join(str(error).split()), None
         self.outcomes[state] += 1
         found = {"state": state, "said": said, "project": project, "since": self.status["since"], "until": _now()}
         found |= {"model_version": self._worker.model.version}

@@ -85,4 +85,4 @@ def test_help_needs_neither_sdk_nor_torch(package: str) -> None:
 
 
 def test_the_reward_model_never_sees_the_sdk() -> None:
-    assert "label_studio_sdk" not in modules_after("import rm_lightning.cli, ppo.run")
+    assert "label_studio_sdk" not in modules_after("import rm_lightning.cli, rm_lightning.serve, ppo.run")

@@ -103,7 +103,7 @@ def test_predictions_are_what_push_would_import(backend: Serving, template: str,
         run_cli(["rm_lightning", "score", "--model", folder, write_json(tmp_path / "d.json", rows), "-o", scores]).code
         == 0
     )
-    tasks = [Task(number, dict(data), {}) for number, data in enumerate(rows, start=1)]
+    tasks = [Task(dict(data), {}, number) for number, data in enumerate(rows, start=1)]
     wanted = planned(tasks, read_config(config).tree, Plan(predictions=scores))
     wanted = prepared(wanted, config, path="d.json")
     sent = [{"id": n, "data": found.data, "meta": found.meta} for n, found in enumerate(wanted)]
@@ -211,6 +211,13 @@ def test_what_cannot_be_understood_is_said_in_a_line(backend: Serving, content: 
     assert answer.status_code == status, answer.text
     assert said in detail(answer)
     assert backend.http.post("/predict", json=body(task(1))).status_code == 200
+
+
+def test_a_web_page_cannot_ask_on_somebodys_behalf(backend: Serving) -> None:
+    plain = {"Content-Type": "text/plain"}  # all that a page of another origin may send without being allowed to
+    answer = backend.http.post("/webhook", content=json.dumps(START), headers=plain)
+    assert answer.status_code == 422
+    assert backend.refit.status["state"] == "idle"
 
 
 def test_a_config_without_answers_cannot_be_set_up(backend: Serving) -> None:
