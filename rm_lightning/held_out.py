@@ -153,4 +153,5 @@ def _right(scorer: RewardScorer, pairs: Sequence[Pair], run: Callable[[Callable[
     scores[attempt.places] = attempt.scores.mean(dim=1).double()
     chosen, rejected = scores.view(-1, 2).unbind(1)  # (2n,) -> (n,), (n,)
     better = torch.tensor([1.0 if pair.probability is None or pair.probability > TIE else -1.0 for pair in pairs])
-    return ((chosen - rejected).sign() * better + 1) / 2
+    difference = (chosen - rejected) * better
+    return torch.where(difference.isnan(), difference, (difference.sign() + 1) / 2)  # the sign of NaN is 0

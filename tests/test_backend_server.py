@@ -104,7 +104,7 @@ def test_a_backend_is_added_once(backend: Serving, connected: LabelStudio, admin
     assert "does not accept this token" in complaint(add)
     assert "does not accept this token" in complaint([*add, "--token", "x" * 20])
     assert "no backend answers" in complaint([*add[:-1], f"http://127.0.0.1:{unused_port()}"])
-    assert "not as an ML backend does" in complaint([*add[:-1], connected.url + "/nothing"])
+    assert "answers /health with 404 and not as" in complaint([*add[:-1], f"{backend.url}/no", "--token", TOKEN])
     for address in ("nonsense", "ftp://127.0.0.1"):
         assert "expected the address of a backend" in complaint([*add[:-1], address])
     assert admin.get(f"/api/ml?project={project}") == []
