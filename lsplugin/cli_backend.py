@@ -38,14 +38,18 @@ def add(
 ) -> None:
     """Connect a backend to a project; run it again to bring title and token up to date."""
     from lsplugin.backend import add as connect
+    from lsplugin.backend import backends
 
     with client(url, api_key) as connected:
         found = connected.find(project)
         made, new = connect(connected, found, backend, title=title, interactive=interactive, token=token)
+        others = [other.url for other in backends(connected, found) if other.id != made.id]
     done = "connected" if new else "brought up to date"
     console.say(
         f"{done}: {made.title} at {made.url}, {made.state}, model {made.version}; open a task of {found.url}/data"
     )
+    if others:
+        console.say(f"Label Studio asks a project's first backend alone; to remove: {', '.join(others)}")
 
 
 @backend_app.command("list", epilog="Example: lsplugin backend list 7")
