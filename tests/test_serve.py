@@ -136,7 +136,7 @@ def test_without_the_token_nobody_gets_in(backend: Serving) -> None:
             "",
             TOKEN,
             f"Bearer {TOKEN}x",
-            "Bearer ",
+            "Bearer",
             "Basic ###",
             header(TOKEN, ""),
             header("a", TOKEN[:-1]),
