@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lsplugin import console
+from lsplugin.cli_backend import backend_app
 from lsplugin.cli_dataset import dataset_app
 from lsplugin.cli_gallery import gallery_app
 from lsplugin.cli_options import ApiKey, ProjectName, Url, client
@@ -56,6 +57,7 @@ app.command(epilog='Example: lsplugin progress "Helpful answers" --watch')(progr
 app.command(epilog="Example: lsplugin doctor 7 --export export.json")(doctor)
 app.command(epilog="Example: lsplugin tabs 7 --export export.json")(tabs)
 app.add_typer(gallery_app, name="gallery")
+app.add_typer(backend_app, name="backend")
 
 
 @app.command(epilog="Example: lsplugin serve --detach; lsplugin create ...; lsplugin serve --stop")

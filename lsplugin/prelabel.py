@@ -15,6 +15,7 @@ from lsplugin.controls import STRENGTHS, VERDICT
 from lsplugin.dataset import ORDER, Task
 from lsplugin.errors import LspluginError
 from lsplugin.files import as_path, read_jsonl
+from lsplugin.markup import OBJECT_TAGS
 from lsplugin.plan import draw
 from lsplugin.preferences import check_prompt, kind, prompt_text
 from lsplugin.prepare import answer_fields, displayed
@@ -78,8 +79,7 @@ def prelabelled(
         LspluginError: the config has nothing that a score could fill in, or no task has scores.
     """
     scores, model = read_scores(path)
-    fields = answer_fields(config)
-    asked = next((name for name in displayed(config) if name.removesuffix(MARKDOWN_SUFFIX) not in fields), PROMPT)
+    asked, fields = fields_of(config)
     made = []
     found = 0
     for task in tasks:
@@ -90,26 +90,55 @@ def prelabelled(
             made.append(task)
             continue
         found += 1
-        first, second = sorted(known, reverse=True)[:2]
-        probability = 1 / (
-            1 + math.exp(second - first)
-        )  # Bradley and Terry (1952); 1 at most, as Label Studio asks of a score
         shown = draw(seed, PRELABEL, task.key) < share
         names = task.meta.get(ORDER) or fields
+        predicted = prediction(config, known, names, model)
         said = {
             "shown": shown,
-            "answer": names[known.index(first)],
-            "probability": round(probability, 6),
+            "answer": names[known.index(max(known))],
+            "probability": predicted["score"],
             "model": model,
         }
-        result = prelabel(config, known, probability, names)
-        prediction = {"model_version": model, "score": round(probability, 6), "result": result}
-        made.append(replace(task, meta=task.meta | {PRELABEL: said}, predictions=(prediction,) if shown else ()))
+        made.append(replace(task, meta=task.meta | {PRELABEL: said}, predictions=(predicted,) if shown else ()))
     if not found:
         raise LspluginError(
             f"{path}: none of its prompts and answers is in the dataset; score this dataset's own answers"
         )
     return made
+
+
+def fields_of(config: etree._Element) -> tuple[str, list[str]]:
+    """Name the task fields of a config's prompt and of its answers, the latter in the order in which they stand."""
+    fields = answer_fields(config)
+    return next(
+        (name for name in displayed(config) if name.removesuffix(MARKDOWN_SUFFIX) not in fields), PROMPT
+    ), fields
+
+
+def prediction(config: etree._Element, scores: Sequence[float], names: Sequence[str], model: str) -> dict[str, Any]:
+    """Give what Label Studio takes as a task's prediction: a pre-label, and how sure the model is of it.
+
+    Its `score` is the probability that the best answer is better than the second best, 0.5 to 1: the tasks with the lowest are
+    those that the model doubts most.
+
+    Args:
+        config: the config's tree.
+        scores: of the answers, two or more, in the order in which they stand.
+        names: what the items of a ranking are called, in the same order.
+        model: what made the scores; people see it beside the pre-label.
+
+    Raises:
+        LspluginError: the config has nothing that scores could fill in.
+    """
+    first, second = sorted(scores, reverse=True)[:2]
+    probability = _wins(first, second)  # 1 at most, as Label Studio asks of a score
+    result = prelabel(config, scores, probability, names)
+    return {"model_version": model, "score": round(probability, 6), "result": result}
+
+
+def _wins(score: float, other: float) -> float:
+    """Give the probability that the answer of the first score is the better one (Bradley and Terry 1952)."""
+    return 1 / (1 + math.exp(min(other - score, 700.0)))  # exp overflows above 709
 
 
 def prelabel(
@@ -136,9 +165,7 @@ def prelabel(
     if ranker is not None:
         order = _tiers(ranker, scores, names)
         return [_result(ranker, "ranker", {"ranker": order}), *_choice(config, VERDICT, ["ranked"])]
-    raise LspluginError(
-        "--predictions: this config neither compares nor ranks, and a score does not say how many stars"
-    )
+    return _stars(config, scores)
 
 
 def _tiers(ranker: etree._Element, scores: Sequence[float], names: Sequence[str]) -> Mapping[str, list[str]]:
@@ -151,6 +178,31 @@ def _tiers(ranker: etree._Element, scores: Sequence[float], names: Sequence[str]
     for place, name in enumerate(ordered):
         filled[tiers[min(place, len(tiers) - 1)]].append(name)
     return filled
+
+
+def _stars(config: etree._Element, scores: Sequence[float]) -> list[dict[str, Any]]:
+    """Rate each answer by how probably it is better than the others: stars tell the order, as a score has no scale of its own.
+
+    Answer i of n gets 1 + (most - 1) sum_{j != i} P(i better than j) / (n - 1) stars, rounded.
+    """
+    shown = {element.get("name", ""): element.get("value", "") for element in config.iter(*OBJECT_TAGS)}
+    ratings: dict[str, list[etree._Element]] = {}
+    for rating in config.iter("Rating"):
+        field = shown.get(rating.get("toName", ""), "").removeprefix("$").removesuffix(MARKDOWN_SUFFIX)
+        ratings.setdefault(field, []).append(rating)
+    own = [ratings.get(field, []) for field in answer_fields(config)]
+    if not own or any(len(several) != 1 for several in own):
+        raise LspluginError(
+            "scores cannot fill in this config: it has no Pairwise, scale or Ranker, and not one Rating for each answer (a score "
+            "does not say how many stars each of several criteria gets)"
+        )
+    result = []
+    for place, (rating,) in enumerate(own):
+        others = [_wins(scores[place], score) for other, score in enumerate(scores) if other != place]
+        most = int(rating.get("maxRating", 5))
+        value = {"rating": 1 + round((most - 1) * sum(others) / len(others))}
+        result.append(_result(rating, "rating", value))
+    return result
 
 
 def _choice(config: etree._Element, name: str, wanted: Sequence[str]) -> list[dict[str, Any]]:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 USER_VARIABLE = "LABEL_STUDIO_USERNAME"
 PASSWORD_VARIABLE = "LABEL_STUDIO_PASSWORD"  # noqa: S105 - the name of a variable, not a password
+LOCAL_BACKENDS = "LABEL_STUDIO_ML_BLOCK_LOCAL_IP"
+"""Set to false, it lets a server talk to ML backends on its own machine and network; ours is for one person's machine."""
+
 LOG_FILE = "server.log"
 START_TIMEOUT = 600.0
 """Seconds a first start may take: its database migrations took 57 to 125 s on two cores."""
@@ -243,7 +246,7 @@ def _environment(data: Path, values: dict[str, str]) -> dict[str, str]:
         "PASSWORD": values[PASSWORD_VARIABLE],
         "USER_TOKEN": values[KEY_VARIABLE],
     }
-    return kept | {f"LABEL_STUDIO_{name}": value for name, value in own.items()}
+    return kept | {f"LABEL_STUDIO_{name}": value for name, value in own.items()} | {LOCAL_BACKENDS: "false"}
 
 
 def _free_port(wanted: int | None) -> int:

@@ -1,8 +1,9 @@
-"""`python -m rm_lightning`: fit, validate and test are LightningCLI's; score is a command of its own."""
+"""`python -m rm_lightning`: fit, validate and test are LightningCLI's; score and serve are commands of their own."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from lsplugin.console import mistakes_as_lines, share_cores
@@ -10,11 +11,14 @@ from lsplugin.console import mistakes_as_lines, share_cores
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SCORE = "score"
 PROGRAM = "python -m rm_lightning"
-ALSO = f"""
-also:
-  {SCORE}                 Score the answers of a dataset, of pairs or of candidates; see `{PROGRAM} {SCORE} --help`."""
+OWN = {
+    "score": "Score the answers of a dataset, of pairs or of candidates",
+    "serve": "Serve a reward model to Label Studio, as an ML backend",
+}
+"""Commands beside LightningCLI's: each is the app of `rm_lightning.cli_NAME`."""
+
+ALSO = "\nalso:\n" + "\n".join(f"  {name:20}  {text}; see `{PROGRAM} {name} --help`." for name, text in OWN.items())
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -22,10 +26,9 @@ def main(args: Sequence[str] | None = None) -> None:
     share_cores()
     given = list(sys.argv[1:] if args is None else args)
     with mistakes_as_lines():
-        if given[:1] == [SCORE]:
-            from rm_lightning.cli_score import app
-
-            app(args=given[1:], prog_name=f"{PROGRAM} {SCORE}")
+        if given and given[0] in OWN:
+            app = import_module(f"rm_lightning.cli_{given[0]}").app
+            app(args=given[1:], prog_name=f"{PROGRAM} {given[0]}")
         else:
             _lightning(args, help_first=given[:1] in (["--help"], ["-h"]))
 

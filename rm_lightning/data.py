@@ -87,6 +87,10 @@ class PreferenceData(L.LightningDataModule):
             al. 2022, arXiv 2203.02155, section 3.5), while every vote on the same two counts; with `pairs`, each counts.
         seed: of the split and of the order.
         cache: folder of the tokens, which are made once; in the user's cache when None.
+
+    Attributes:
+        counts: where every preference went.
+        test_up_to: the prompts of `pairs` whose `split_places` is at most this are the test's; None where none are drawn.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class PreferenceData(L.LightningDataModule):
         self.counts: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self.files: dict[str, list[str]] = {}
+        self.test_up_to: int | None = None
         self._encoder: TextEncoder | None = None
         self._opened: dict[str, Store] = {}
         self._parts: dict[str, Part] = {}
@@ -228,14 +233,16 @@ class PreferenceData(L.LightningDataModule):
     def _split(self, store: Store) -> None:
         """Deal whole prompts to the parts by a keyed hash, so that neither order nor repetition of rows changes the split."""
         keys, whose = np.unique(store.keys, return_inverse=True)
-        key = np.random.default_rng(self.seed).integers(2**63, dtype=np.uint64)
-        drawn = np.argsort(_mixed(keys.astype(np.uint64) ^ key), kind="stable")
+        places = split_places(keys, self.seed)
+        drawn = np.argsort(places, kind="stable")
         part_of = np.zeros(len(keys), dtype=np.int8)
         at = 0
         for number, name in ((2, "test"), (1, "validation")):
             count = round(self.shares[name] * len(keys))
             part_of[drawn[at : at + count]] = number
             at += count
+            if name == "test" and count:
+                self.test_up_to = int(places[drawn[count - 1]])
         for number, name in enumerate(PARTS):
             if name == "train" or self.shares[name]:
                 self._parts[name] = Part(store, np.flatnonzero(part_of[whose] == number))
@@ -315,6 +322,17 @@ def _check(
     for name, value in (("batch_size", batch_size), ("tokens_per_batch", tokens_per_batch), ("max_length", max_length)):
         if value is not None and value < 1:
             raise RewardModelError(f"--data.{name} {value}: expected 1 or more")
+
+
+def split_places(keys: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
+    """Give each prompt its place in the order in which prompts are drawn for the parts; the lowest are the test's.
+
+    Args:
+        keys: `rm_lightning.store.prompt_key` of N prompts, (N,).
+        seed: of the split.
+    """
+    key = np.random.default_rng(seed).integers(2**63, dtype=np.uint64)
+    return _mixed(keys.astype(np.uint64) ^ key)
 
 
 def _mixed(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

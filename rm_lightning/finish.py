@@ -159,6 +159,7 @@ def _metrics(observed: Observations, data: PreferenceData, part: str | None) -> 
         "counts": {**data.counts},
         "notes": {**data.notes},
         "seed": data.seed,
+        "test_up_to": data.test_up_to,
     }
 
 

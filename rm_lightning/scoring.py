@@ -189,15 +189,20 @@ def chunks(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
         yield chunk
 
 
-def model_digest(name: str) -> str:
-    """Give the digest of a model's files, in a folder or in the hub's cache: a copy elsewhere has the same."""
+def model_digest(name: str, pattern: str = "*") -> str:
+    """Give the digest of a model's files, in a folder or in the hub's cache: a copy elsewhere has the same.
+
+    Args:
+        name: of a folder, or on the hub.
+        pattern: of the files that count.
+    """
     folder = Path(name)
     if not folder.is_dir():
         cached = try_to_load_from_cache(name, "config.json")
         assert isinstance(cached, str)  # it was loaded from there
         folder = Path(cached).parent
     whole = hashlib.sha256()
-    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+    for file in sorted(file for file in folder.glob(pattern) if file.is_file()):
         with file.open("rb") as stream:
             whole.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()

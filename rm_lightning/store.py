@@ -249,7 +249,7 @@ def _encoded(
         branches = dict(zip(answers, tree.answers, strict=True))
         left = Tree(tree.prompt, [branches[text] for text in used])
         notes["rankings of more than two answers"] += len(used) > 2
-        yield _example(left, kept, {text: place for place, text in enumerate(used)}, _hash(prompt_text(prompt)))
+        yield _example(left, kept, {text: place for place, text in enumerate(used)}, prompt_key(prompt))
 
 
 def _example(tree: Tree, rows: Sequence[Row], places: dict[str, int], key: int) -> Example:
@@ -309,8 +309,9 @@ class _Seen:
         )
 
 
-def _hash(text: str) -> int:
-    return _bytes_hash(text.encode("utf-8", "surrogatepass"))
+def prompt_key(prompt: Prompt) -> int:
+    """Hash a prompt's text to 64 bits, signed."""
+    return _bytes_hash(prompt_text(prompt).encode("utf-8", "surrogatepass"))
 
 
 def _bytes_hash(data: bytes, salt: int = 0) -> int:

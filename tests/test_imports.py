@@ -23,8 +23,10 @@ PLAIN = {
 MORE = {
     "demo_world/cli.py": {"lsplugin.connection"},
     "rm_lightning/sources.py": {"lsplugin.cli_pairs", "lsplugin.export", "lsplugin.judged", "lsplugin.pairs"},
+    "rm_lightning/prelabels.py": {"lsplugin.dataset", "lsplugin.prelabel"},
 }
-"""Who may know more: the trainer that is handed an export reads it as `lsplugin pairs` does."""
+"""Who may know more: the trainer that is handed an export reads it as `lsplugin pairs` does, the backend answers as
+`lsplugin push --predictions` would."""
 ORDER = ["lsplugin", "demo_world", "rm_lightning", "ppo"]
 
 
@@ -83,4 +85,4 @@ def test_help_needs_neither_sdk_nor_torch(package: str) -> None:
 
 
 def test_the_reward_model_never_sees_the_sdk() -> None:
-    assert "label_studio_sdk" not in modules_after("import rm_lightning.cli, ppo.run")
+    assert "label_studio_sdk" not in modules_after("import rm_lightning.cli, rm_lightning.serve, ppo.run")

@@ -190,8 +190,17 @@ class TestPrelabels:
         for task in planned(tasks, build(Spec(answers=3)), Plan(predictions=path)):
             order = task.predictions[0]["result"][0]["value"]["ranker"]
             assert order == {"_": [], "tier1": ["answer3"], "tier2": ["answer2"], "tier3": ["answer1"]}
-        with pytest.raises(LspluginError, match="how many stars"):
-            planned(tasks, build(Spec(answers=3, template="rating")), Plan(predictions=path))
+
+    def test_stars_by_how_probably_an_answer_is_better(self, tmp_path: Path) -> None:
+        path = self.scores(tmp_path, rows(2))  # better by 3: 95%, worse by 1: 27%
+        for task in planned(rows(2), build(Spec(template="rating")), Plan(predictions=path)):
+            given = {result["to_name"]: result["value"]["rating"] for result in task.predictions[0]["result"]}
+            even = int(task.data["prompt"][1:]) % 2 == 0
+            stars = {"answer1": 1, "answer2": 5} if even else {"answer1": 4, "answer2": 2}
+            assert given == {f"answer{n + 1}": stars[name] for n, name in enumerate(task.meta["order"])}
+        criteria = build(Spec(template="rating", criteria=("Clear", "Kind")))
+        with pytest.raises(LspluginError, match="how many stars each of several criteria"):
+            planned(rows(2), criteria, Plan(predictions=path))
 
     @pytest.mark.parametrize(
         ("line", "said"),
