@@ -74,16 +74,17 @@ def update(shape: Shape, results: Any) -> None:  # noqa: ANN401 - a queue
 
     names = [f"w{number}" for number in range(shape.vocabulary)]
     raw = Tokenizer(models.WordLevel({name: number for number, name in enumerate(names)}, unk_token="w0"))
-    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="w0", eos_token="w1")
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="w0", eos_token="w1")  # type: ignore[no-untyped-call]
     config = GPT2Config(
         vocab_size=shape.vocabulary, n_positions=1024, n_embd=128, n_layer=4, n_head=4,
         activation_function="gelu_pytorch_tanh", eos_token_id=None, bos_token_id=None,
     )  # fmt: skip
     torch.manual_seed(0)
+    model: Any = GPT2LMHeadModel(config)
     policy = Policy(
         "random",
-        GPT2LMHeadModel(config).eval(),
+        model.eval(),
         tokenizer,
         TextEncoder(tokenizer, join=None, max_length=1024),
         (-1,),
