@@ -60,7 +60,7 @@ def settings(name: str, kl_coef: float, episodes: int, seed: int) -> PPOConfig:
 
     What differs from the defaults: vf_coef and cliprange_value, because a clipped value moves by 0.2 an update at most, which is
     slow for so few updates; the learning rate, as the model is tiny; many small steps on each batch, which take more out of the
-    same episodes than few large ones; much larger batches in world B, where what is learned of one answer says nothing of another,
+    same episodes than few large ones; far larger batches in world B, where what is learned of one answer says nothing of another,
     so that an update that fits the answers of a small batch unlearns others.
     """
     config = PPOConfig(
