@@ -131,6 +131,7 @@ def ours(job: Job) -> list[Phases]:
     """Run our trainer; save the policy; give what each update took."""
     from lightning.fabric import Fabric
 
+    from ppo.actor import load_critic
     from ppo.policy import load_policy
     from ppo.reward import load_reward
     from ppo.settings import PPOConfig, Sampling
@@ -151,6 +152,7 @@ def ours(job: Job) -> list[Phases]:
     trainer = Trainer(
         config, Sampling(max_new_tokens=TOKENS), policy, load_reward([str(job.reward)]), prompts_of(),
         Fabric(accelerator="cpu", devices=1),
+        critic=load_critic(str(job.base), policy) if job.name == APART else None,
     )  # fmt: skip
     found = []
     for _ in range(job.updates):
@@ -239,7 +241,8 @@ def save(policy: Policy, folder: Path) -> None:
     policy.tokenizer.save_pretrained(folder)
 
 
-CONTENDERS: dict[str, Callable[[Job], list[Phases]]] = {"ours": ours, "TRL 1.12": trl}
+APART = "ours, value network"
+CONTENDERS: dict[str, Callable[[Job], list[Phases]]] = {"ours": ours, APART: ours, "TRL 1.12": trl}
 
 
 def work(job: Job, results: Any) -> None:  # noqa: ANN401 - a queue
@@ -278,12 +281,14 @@ def judge(base: Path, reward: Path, tuned: Path) -> tuple[float, float, float]:
     return measure["base"]["mean"], measure["tuned"]["mean"], report["kl"]["mean"]
 
 
-def speed(models: tuple[Path, Path], folder: Path, trl_folder: Path, rounds: int, updates: int) -> None:
+def speed(
+    names: list[str], models: tuple[Path, Path], folder: Path, trl_folder: Path, rounds: int, updates: int
+) -> None:
     """Print how long an update takes, phase by phase."""
-    times: dict[str, list[Phases]] = {name: [] for name in CONTENDERS}
+    times: dict[str, list[Phases]] = {name: [] for name in names}
     peaks: dict[str, float] = {}
     for number in range(rounds):
-        for name in CONTENDERS:
+        for name in names:
             job = Job(name, *models, folder / f"{name}-speed", updates, ends=False, seed=number, trl=trl_folder)
             found, peaks[name] = run(job)
             times[name] += found[SKIPPED:]
@@ -297,12 +302,14 @@ def speed(models: tuple[Path, Path], folder: Path, trl_folder: Path, rounds: int
         say(f"| {name} | {' | '.join(cells)} |")
 
 
-def learning(models: tuple[Path, Path], folder: Path, trl_folder: Path, seeds: int, updates: int) -> None:
+def learning(
+    names: list[str], models: tuple[Path, Path], folder: Path, trl_folder: Path, seeds: range, updates: int
+) -> None:
     """Print what is learned of the same number of episodes."""
     say("| | seed | score before | score after | KL | seconds |")
     say("|---|---|---|---|---|---|")
-    for seed in range(seeds):
-        for name in CONTENDERS:
+    for seed in seeds:
+        for name in names:
             output = folder / f"{name}-{seed}"
             found, _ = run(Job(name, *models, output, updates, ends=True, seed=seed, trl=trl_folder))
             before, after, kl = judge(*models, output)
@@ -317,16 +324,21 @@ def main(
     updates: Annotated[int, typer.Option(help="Updates of a run for speed.")] = 8,
     episodes: Annotated[int, typer.Option(help="Of a run for learning.")] = 2048,
     seeds: Annotated[int, typer.Option(help="Runs of each contender for learning.")] = 3,
+    first_seed: Annotated[int, typer.Option(help="The first one.")] = 0,
+    contenders: Annotated[
+        str, typer.Option(help="Numbers of those to run: 0 ours, 1 with a value network, 2 TRL.")
+    ] = "012",
     models: Annotated[Path | None, typer.Option(help="Where both models are kept.", show_default=False)] = None,
 ) -> None:
     """Print tables as Markdown."""
+    names = [list(CONTENDERS)[int(number)] for number in contenders]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         made = make_models(models or folder)
         if only in {"", "speed"}:
-            speed(made, folder, trl, rounds, updates)
+            speed(names, made, folder, trl, rounds, updates)
         if only in {"", "learning"}:
-            learning(made, folder, trl, seeds, episodes // BATCH)
+            learning(names, made, folder, trl, range(first_seed, first_seed + seeds), episodes // BATCH)
 
 
 if __name__ == "__main__":
