@@ -1,4 +1,4 @@
-"""`python -m rm_lightning`: fit, validate and test are LightningCLI's; score is a command of its own."""
+"""`python -m rm_lightning`: fit, validate and test are LightningCLI's; score and forecast are commands of their own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SCORE = "score"
+FORECAST = "forecast"
 PROGRAM = "python -m rm_lightning"
 ALSO = f"""
 also:
-  {SCORE}                 Score the answers of a dataset, of pairs or of candidates; see `{PROGRAM} {SCORE} --help`."""
+  {SCORE}                 Score the answers of a dataset, of pairs or of candidates; see `{PROGRAM} {SCORE} --help`.
+  {FORECAST}              Say what more labels would bring; see `{PROGRAM} {FORECAST} --help`."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -26,6 +28,10 @@ def main(args: Sequence[str] | None = None) -> None:
             from rm_lightning.cli_score import app
 
             app(args=given[1:], prog_name=f"{PROGRAM} {SCORE}")
+        elif given[:1] == [FORECAST]:
+            from rm_lightning.cli_forecast import main as forecast
+
+            forecast(given[1:])
         else:
             _lightning(args, help_first=given[:1] in (["--help"], ["-h"]))
 
