@@ -1,14 +1,16 @@
-"""A cheap reward model for benchmarks that need hundreds of fits: a frozen MiniLM, read once, under a linear head.
+"""Cheap reward models for benchmarks that need hundreds of fits: features made once, under a linear head.
 
-The features of an answer are the mean of MiniLM's last hidden states over `prompt, answer` (384 numbers, all-MiniLM-L6-v2 as in
-rm_real.py) and the logarithm of the answer's length in characters. The head is a ridge logistic regression on differences of
-features without an intercept, which is the Bradley-Terry model of a linear score. Features are kept in the user's cache.
+Of `ukp`, the features of an answer are the mean of MiniLM's last hidden states over `prompt, answer` (384 numbers,
+all-MiniLM-L6-v2 as in rm_real.py); of `hh` and `polarity`, which of the 400 most frequent words it has. To both comes the
+logarithm of its length in characters. The head is a ridge logistic regression on differences of features without an intercept,
+which is the Bradley-Terry model of a linear score. Embeddings are kept in the user's cache.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import zipfile
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,12 +21,10 @@ from hh import hh_pairs
 from rm_real import backbone, ukp_pairs
 
 from lsplugin.files import atomic_file
-from lsplugin.preferences import prompt_text
+from lsplugin.preferences import Pair, prompt_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lsplugin.preferences import Pair
+    from collections.abc import Callable, Sequence
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,34 +32,59 @@ TOKENS = 128
 RIDGES = (3.0, 10.0, 30.0, 100.0, 300.0)
 """Penalties that cross-validation chooses from, for features of variance 1."""
 FOLDS = 5
-DATA = ("hh", "ukp")
 
 
 class Compared(NamedTuple):
-    """C comparisons: features of chosen minus those of rejected, (C, F), and a number for each one's group, (C,)."""
+    """C comparisons.
+
+    Attributes:
+        x: features of chosen minus those of rejected, (C, F), of variance 1.
+        prompt: a number for each one's prompt, (C,).
+        debate: a number for each one's debate, (C,); that of the prompt where there are none.
+    """
 
     x: Floats
-    group: npt.NDArray[np.int64]
+    prompt: npt.NDArray[np.int64]
+    debate: npt.NDArray[np.int64]
 
 
 def real(data: str) -> Compared:
-    """Read `hh`, whose groups are its prompts, or `ukp`, whose groups are its debates; features have variance 1."""
-    prefs = Path(os.environ.get("RLHF_DATA", "../shared/data")) / "prefs"
+    """Read `hh`; `ukp`, whose debates have two prompts each; or `polarity`, good beside bad sentences of film reviews."""
+    folder = Path(os.environ.get("RLHF_DATA", "../shared/data"))
     if data == "hh":
-        pairs = hh_pairs(prefs / "hh-rlhf" / "harmless-base.test.jsonl.gz")[0]
-        groups = [prompt_text(pair.prompt) for pair in pairs]
+        pairs = hh_pairs(folder / "prefs" / "hh-rlhf" / "harmless-base.test.jsonl.gz")[0]
+    elif data == "ukp":
+        pairs = ukp_pairs(folder / "prefs" / "ukpconvarg1" / "ukpconvarg1_strict.pairs.jsonl.gz")
     else:
-        pairs = ukp_pairs(prefs / "ukpconvarg1" / "ukpconvarg1_strict.pairs.jsonl.gz")
-        groups = [str(pair.meta["debate"]) for pair in pairs]
-    x = differences(pairs)
-    return Compared(x / x.std(axis=0).clip(1e-9), np.unique(groups, return_inverse=True)[1].astype(np.int64))
+        pairs = polarity_pairs(folder / "text" / "sentence_polarity" / "sentence_polarity.zip")
+    x = differences(pairs, embedded if data == "ukp" else has_words)
+    prompts = [prompt_text(pair.prompt) for pair in pairs]
+    debates = [str(pair.meta.get("debate", prompt)) for pair, prompt in zip(pairs, prompts, strict=True)]
+    return Compared(x / x.std(axis=0).clip(1e-9), _numbered(prompts), _numbered(debates))
 
 
-def differences(pairs: Sequence[Pair]) -> Floats:
-    """Features of chosen minus those of rejected, (C, F)."""
+def polarity_pairs(file: Path, count: int = 3000) -> list[Pair]:
+    """Make comparisons of a positive and a negative sentence of Pang and Lee (2005), each a prompt of its own."""
+    with zipfile.ZipFile(file) as packed:
+        good, bad = (
+            packed.read(f"sentence_polarity/rt-polarity.{kind}").decode("latin-1").splitlines()
+            for kind in ("pos", "neg")
+        )
+    rng = np.random.default_rng(0)
+    order = zip(rng.permutation(len(good))[:count], rng.permutation(len(bad))[:count], strict=True)
+    return [Pair(f"Which is kinder? ({number})", good[one], bad[other]) for number, (one, other) in enumerate(order)]
+
+
+def _numbered(names: Sequence[str]) -> npt.NDArray[np.int64]:
+    return np.asarray(np.unique(names, return_inverse=True)[1], dtype=np.int64)
+
+
+def differences(pairs: Sequence[Pair], features: Callable[[Sequence[tuple[str, str]]], Floats]) -> Floats:
+    """Features of chosen minus those of rejected, (C, F), with the difference of the logarithms of their lengths."""
     texts = list(dict.fromkeys((_last(pair), text) for pair in pairs for text in (pair.chosen, pair.rejected)))
     place = {text: number for number, text in enumerate(texts)}
-    found = features(texts)
+    lengths = np.array([[math.log(1 + len(answer))] for _, answer in texts])
+    found = np.hstack([features(texts), lengths])
     chosen = found[[place[_last(pair), pair.chosen] for pair in pairs]]
     return np.asarray(chosen - found[[place[_last(pair), pair.rejected] for pair in pairs]])
 
@@ -69,8 +94,16 @@ def _last(pair: Pair) -> str:
     return pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1]["content"]
 
 
-def features(texts: Sequence[tuple[str, str]]) -> Floats:
-    """Features of N (prompt, answer), (N, F); made once."""
+def has_words(texts: Sequence[tuple[str, str]]) -> Floats:
+    """Say which of the most frequent words each of N answers has, (N, 400)."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    counts = CountVectorizer(max_features=400, binary=True, token_pattern=r"\w+|[?!]")
+    return np.asarray(counts.fit_transform([answer for _, answer in texts]).toarray(), dtype=np.float64)
+
+
+def embedded(texts: Sequence[tuple[str, str]]) -> Floats:
+    """Embed N (prompt, answer), (N, 384); made once."""
     import platformdirs
 
     key = blake2b(repr((texts, TOKENS)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -79,8 +112,7 @@ def features(texts: Sequence[tuple[str, str]]) -> Floats:
         found = _embedded(texts)
         with atomic_file(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, found)
-    lengths = np.array([[math.log(1 + len(answer))] for _, answer in texts])
-    return np.hstack([np.load(file), lengths])
+    return np.asarray(np.load(file))
 
 
 def _embedded(texts: Sequence[tuple[str, str]]) -> Floats:

@@ -13,10 +13,11 @@ measured on held-out prompts, and the next comparisons are chosen:
 - `mixed`: a quarter by chance; the others among the four times as many on which heads disagree most, each farthest from those
   already chosen (greedy k-centre, Sener and Savarese 2018).
 
-Data. `demo`: the demo world's base model of 2 layers, tuned as `fit` does (3 epochs, 5e-4, 4 heads); 2,000 comparisons to choose
-from; accuracy is the expected one, without noise of labels (see rm_truth.py). `ukp`: UKPConvArg1, three of 16 debates held out,
-3,000 comparisons to choose from, a linear head on frozen MiniLM features (frozen.py), 8 heads. All strategies of a seed share pool,
-labels, first comparisons and held-out prompts, so differences are paired by seed.
+Data. `demo`: the demo world's base model of 2 layers, tuned as `fit` does (3 epochs, 5e-4, 4 heads); 2,000 comparisons to
+choose from. `words`: the same comparisons, and a linear head on counts of the 200 most frequent words and twos of words
+(rm_truth.py), 8 heads. In both, accuracy is the expected one, without noise of labels. `ukp`: UKPConvArg1, three of 16 debates
+held out, 3,000 comparisons to choose from, a linear head on frozen MiniLM features (frozen.py), 8 heads. All strategies of a seed
+share pool, labels, first comparisons and held-out prompts, so differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -39,15 +40,18 @@ from lsplugin.preferences import Pair, split_by_prompt, write_pairs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rm_truth import World
+
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 STRATEGIES = ("random", "uncertain", "disagree", "mixed")
-BUDGETS = {"demo": (64, 128, 192, 256, 384, 512), "ukp": (64, 128, 192, 256, 384, 512, 768)}
+EVERY = (64, 128, 192, 256, 384, 512, 768)
+BUDGETS = {"demo": (64, 128, 256, 512), "words": EVERY, "ukp": EVERY}
 """Labels bought before each fit."""
-POOL = {"demo": 2000, "ukp": 3000}
+POOL = {"demo": 2000, "words": 2000, "ukp": 3000}
 HELD_OUT = 1000
-HEADS = {"demo": 4, "ukp": 8}
+HEADS = {"demo": 4, "words": 8, "ukp": 8}
 RANDOM_SHARE = 0.25
 SHORTLIST = 4
 """How many times as many are looked at for diversity as are chosen."""
@@ -79,46 +83,97 @@ class Learner(Protocol):
 
 
 class Linear:
-    """Frozen features, a linear head, and heads on bootstraps."""
+    """Frozen features, a linear head, and heads on bootstraps.
 
-    def __init__(self, seed: int) -> None:
-        data = real("ukp")
-        groups = [str(group) for group in data.group]
-        pool, test = split_by_prompt(range(len(groups)), groups, held_out=3 / 16, seed=seed)
-        rng = np.random.default_rng([seed, 2])
-        drawn = rng.permutation(pool)[: POOL["ukp"]]
-        sides = rng.choice([-1.0, 1.0], size=len(drawn))  # chosen stands first in the data, which a selection must not see
-        self.x, self.sides, self.test, self.seed = data.x[drawn] * sides[:, None], sides, data.x[test], seed
-        self.size = len(drawn)
-        self.places_of = _reduced(self.x)
+    Args:
+        seed: of cross-validation and bootstraps.
+        x: features of the first answers minus those of the second, (size, F).
+        won: 1 where the first was preferred, else -1, (size,).
+        test: the same of held-out comparisons, (C, F).
+        chance: that the first of these is preferred, (C,).
+        heads: how many.
+    """
+
+    def __init__(self, seed: int, x: Floats, won: Floats, test: Floats, chance: Floats, heads: int) -> None:
+        self.seed, self.x, self.won, self.test, self.chance, self.heads = seed, x, won, test, chance, heads
+        self.size = len(x)
+        self.places_of = _reduced(x)
 
     def learn(self, bought: Places) -> tuple[Floats, float]:
-        labelled = self.x[bought] * self.sides[bought, None]
+        """Fit a head for the accuracy, and the others for their doubt."""
+        labelled = self.x[bought] * self.won[bought, None]
         ridge = best_ridge(labelled, self.seed)
         rng = np.random.default_rng([self.seed, len(bought)])
-        weights = [np.ones(len(bought)), *(rng.exponential(size=(HEADS["ukp"], len(bought))))]
+        weights = [np.ones(len(bought)), *(rng.exponential(size=(self.heads, len(bought))))]
         heads = np.stack([fit(labelled, weight, ridge) for weight in weights], axis=1)  # (F, 1 + K)
-        return self.x @ heads[:, 1:], float(accuracy(self.test @ heads[:, 0]).mean())
+        right = accuracy(self.test @ heads[:, 0])
+        return self.x @ heads[:, 1:], float((right * self.chance + (1 - right) * (1 - self.chance)).mean())
+
+
+def ukp(seed: int) -> Linear:
+    """UKPConvArg1 with three debates held out."""
+    data = real("ukp")
+    pool, test = split_by_prompt(range(len(data.x)), [str(one) for one in data.debate], held_out=3 / 16, seed=seed)
+    rng = np.random.default_rng([seed, 2])
+    drawn = rng.permutation(pool)[: POOL["ukp"]]
+    won = rng.choice([-1.0, 1.0], size=len(drawn))  # chosen stands first in the data, which a selection must not see
+    return Linear(seed, data.x[drawn] * won[:, None], won, data.x[test], np.ones(len(test)), HEADS["ukp"])
+
+
+def demo_worlds(seed: int) -> tuple[World, World, Floats]:
+    """Give pool and held-out comparisons of the demo world, and the labels of the pool: 1 where the first won, else -1."""
+    from rm_truth import sigmoid, world
+
+    from demo_world.base import cache_root, source_key
+
+    folder = cache_root() / f"truth-{source_key(('base', 'corpus', 'sampling'))}"
+    folder.mkdir(parents=True, exist_ok=True)
+    pool, held_out = world(folder, "train", 2 * seed, POOL["demo"]), world(folder, "held out", 4, HELD_OUT)
+    won = np.random.default_rng([seed, 2]).random(len(pool.odds)) < sigmoid(pool.odds)
+    return pool, held_out, np.where(won, 1.0, -1.0)
+
+
+class Words(Linear):
+    """The demo world by the words of its answers."""
+
+    pool: World
+    held_out: World
+
+
+def demo_words(seed: int) -> Words:
+    """Count the words of the demo world's answers."""
+    from rm_truth import sigmoid, words
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    pool, held_out, won = demo_worlds(seed)
+    counts = CountVectorizer(analyzer=lambda both: words(*both), max_features=200)
+    counts.fit([(prompt, answer) for prompt, *answers in pool.texts for answer in answers])
+
+    def features(texts: Sequence[tuple[str, str, str]]) -> Floats:
+        first, second = (counts.transform([(row[0], row[place]) for row in texts]) for place in (1, 2))
+        return np.asarray((first - second).toarray(), dtype=np.float64)
+
+    x = features(pool.texts)
+    scale = x.std(axis=0).clip(1e-9)
+    made = Words(seed, x / scale, won, features(held_out.texts) / scale, sigmoid(held_out.odds), HEADS["words"])
+    made.pool, made.held_out = pool, held_out
+    return made
 
 
 class Tuned:
     """The demo world's base model, all of it trained anew in each round."""
 
     def __init__(self, seed: int) -> None:
-        from rm_truth import sigmoid, world
+        from rm_truth import sigmoid
 
-        from demo_world.base import cache_root, source_key
-
-        folder = cache_root() / f"truth-{source_key(('base', 'corpus', 'sampling'))}"
-        folder.mkdir(parents=True, exist_ok=True)
-        self.pool = world(folder, "train", 2 * seed, POOL["demo"])
-        self.held_out = world(folder, "held out", 4, HELD_OUT)
-        won = np.random.default_rng([seed, 2]).random(len(self.pool.odds)) < sigmoid(self.pool.odds)
-        self.pairs = [Pair(p, *((a, b) if first else (b, a))) for (p, a, b), first in zip(self.pool.texts, won, strict=True)]
+        self.pool, self.held_out, won = demo_worlds(seed)
+        rows = zip(self.pool.texts, won, strict=True)
+        self.pairs = [Pair(p, *((a, b) if first > 0 else (b, a))) for (p, a, b), first in rows]
         self.p, self.seed, self.size = sigmoid(self.held_out.odds), seed, len(self.pairs)
-        self.places_of = _reduced(_words([f"{a} " for _, a, _ in self.pool.texts], [b for _, _, b in self.pool.texts]))
+        self.places_of = _reduced(_words([a for _, a, _ in self.pool.texts], [b for _, _, b in self.pool.texts]))
 
     def learn(self, bought: Places) -> tuple[Floats, float]:
+        """Tune the backbone with all heads."""
         import lightning as L
         from rm_truth import RECIPE, World, _scored
 
@@ -161,7 +216,7 @@ def _reduced(x: Floats) -> Floats:
     return np.asarray((u * s)[:, :32])
 
 
-LEARNERS: dict[str, Callable[[int], Learner]] = {"demo": Tuned, "ukp": Linear}
+LEARNERS: dict[str, Callable[[int], Learner]] = {"demo": Tuned, "words": demo_words, "ukp": ukp}
 
 
 def choose(
@@ -269,7 +324,9 @@ def report(rows: Sequence[Row]) -> None:
         for name in STRATEGIES:
             table = np.array([runs[name, seed].accuracies for seed in seeds if (name, seed) in runs])
             print(f"| {name} | {' | '.join(f'{value:.3f}' for value in table.mean(axis=0))} |")
-        print("\n| against random | accuracy, mean over budgets after the first (95%) | at the last | labels needed, ratio (95%) |")
+        print(
+            "\n| against random | accuracy, mean over budgets after the first (95%) | at the last | labels needed, ratio (95%) |"
+        )
         print("|---|---|---|---|")
         for name in STRATEGIES[1:]:
             both = [seed for seed in seeds if (name, seed) in runs and ("random", seed) in runs]
@@ -297,7 +354,7 @@ def main(
     from rm_lightning.quiet import quiet
 
     if data not in LEARNERS:
-        raise SystemExit(f"--data: expected {' or '.join(LEARNERS)}, found {data!r}")
+        raise SystemExit(f"--data: expected one of {', '.join(LEARNERS)}, found {data!r}")
     quiet()
     results.parent.mkdir(parents=True, exist_ok=True)
     rows = [Row(**row) for _, row in read_jsonl(results)] if results.exists() else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from rm_lightning.report import read_ceiling
 from rm_lightning.resume import begin, end, logs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 FINISHED = Path("runs/rm")
 """Where fit writes by default, and where the other commands look."""
@@ -128,10 +129,8 @@ class RewardCLI(LightningCLI):
         extra = [History()] if self.subcommand == "fit" else []
         more = [PredictionFile(_predictions(config.output))] if self.subcommand == "predict" else []
         kwargs["callbacks"] = [*(self._get(self.config_init, "trainer.callbacks") or []), *extra, *more]
-        try:
+        with trainer_refused():
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
-            raise RewardModelError(f"this machine cannot run these --trainer options: {_first_line(error)}") from None
 
     def after_fit(self) -> None:
         """Test the best checkpoint on prompts that chose nothing, and export it."""
@@ -146,6 +145,15 @@ class RewardCLI(LightningCLI):
         """Say where the predictions are."""
         (writer,) = (callback for callback in self.trainer.callbacks if isinstance(callback, PredictionFile))  # type: ignore[attr-defined]
         console.say(f"wrote {writer.path}: {writer.written} comparisons scored")
+
+
+@contextmanager
+def trainer_refused() -> Iterator[None]:
+    """Say in a line what Lightning cannot make a trainer of."""
+    try:
+        yield
+    except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+        raise RewardModelError(f"this machine cannot run these --trainer options: {_first_line(error)}") from None
 
 
 def fill_in(config: Namespace) -> None:

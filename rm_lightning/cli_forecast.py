@@ -14,7 +14,7 @@ from jsonargparse import ActionConfigFile
 from lsplugin import console
 from lsplugin.files import check_replaceable, read_json, write_json
 from rm_lightning.arguments import PROGRAM, Help, Parser, of_union, with_ready_configs
-from rm_lightning.cli import fill_in
+from rm_lightning.cli import fill_in, trainer_refused
 from rm_lightning.errors import RewardModelError
 from rm_lightning.forecast import Asked, SubsetData, conclude, plan, remaining, run
 from rm_lightning.module import RewardModel
@@ -36,10 +36,11 @@ DESCRIPTION = f"""Forecast what more labels would bring: a learning curve on par
 example:
   {NAME} --pairs pairs.jsonl --model.backbone gpt2 -o runs/forecast
 
-Says in one line what --more comparisons bring, from when on they bring less than --worth, and which kind of comparison teaches most;
-writes forecast.json, forecast.png, forecast.svg and report.html. Each fit is fit's, with its options, on a part of the comparisons, all of
-whose last weights count: together they cost about as much as 10 fits on everything, and as much again with --kinds true. The same command
-goes on where it was interrupted. Without --model.backbone and --pairs, the demo world's small ones are used."""
+Says in one line what --more comparisons bring, from when on they bring less than --worth, and which kind of comparison
+teaches most; writes forecast.json, forecast.png, forecast.svg and report.html. Each fit is one of fit's, with its options, on
+some of the comparisons, and its last weights count. Together they take about as long as 8 fits on everything; with
+--kinds true, 5 to 15 more, by the number of kinds. The same command goes on where it was interrupted. Without
+--model.backbone and --pairs, the demo world's small ones are used."""
 
 _LEFT_OUT = {"validation_pairs", "test_pairs", "validation", "test", "seed"}
 """Options of fit's data that a forecast sets by itself."""
@@ -61,7 +62,10 @@ def parser() -> Parser:
     default = Asked()
     made.add_argument("--more", type=int, default=default.more, help="Comparisons that may be bought.")
     made.add_argument(
-        "--worth", type=float, default=default.worth, help="The gain in accuracy that so many should bring; 0.01 is a point."
+        "--worth",
+        type=float,
+        default=default.worth,
+        help="The gain in accuracy that so many should bring; 0.01 is a point.",
     )
     made.add_argument("--folds", type=int, default=default.folds, help="How often prompts are held out, each once.")
     made.add_argument("--kinds", type=bool, default=default.kinds, help="Ask which kind of comparison teaches most.")
@@ -102,11 +106,14 @@ def main(args: Sequence[str]) -> None:
     _begin(output, fits, config, data)
     count, labels, done = remaining(jobs, data, fits)
     went_on = f", {done:,} of them in fits that are there already" if done else ""
-    console.say(f"{count} fits on {labels:,} comparisons in all{went_on}; the same command goes on after an interruption")
+    console.say(
+        f"{count} fits on {labels:,} comparisons in all{went_on}; the same command goes on after an interruption"
+    )
 
     def make() -> tuple[RewardModel, L.Trainer]:
         made = known.instantiate_classes(config)
-        return made.model, L.Trainer(**made.trainer)
+        with trainer_refused():
+            return made.model, L.Trainer(**made.trainer)
 
     try:
         with console.progress("forecasting", labels) as advance:
@@ -134,7 +141,10 @@ def _begin(output: Path, fits: Path, config: Namespace, data: SubsetData) -> Non
         "comparisons": data.files["train"],
         "fingerprint": fingerprint(data.files["train"]),
         **{name: config[name] for name in ("folds", "seed")},
-        **{part: {k: v for k, v in config[part].as_dict().items() if k != "cache"} for part in ("model", "data", "trainer")},
+        **{
+            part: {k: v for k, v in config[part].as_dict().items() if k != "cache"}
+            for part in ("model", "data", "trainer")
+        },
     }
     settings = json.loads(json.dumps(told, default=str))
     if (output / MARKER).is_file() and read_json(output / MARKER) != settings:

@@ -70,7 +70,7 @@ class Measured(NamedTuple):
 def measure(fits: Sequence[Fit]) -> Measured:
     """Put fits together: every fold at every step. Prompts are held out in one fold each.
 
-    The covariance is that of the test prompts, which all sizes share (cluster-robust, Liang and Zeger 1986), and that of the fits.
+    The covariance is that of the test prompts, which all sizes share (cluster-robust, Liang and Zeger 1986), and of the fits.
     """
     steps = 1 + max(fit.step for fit in fits)
     prompts = {key: place for place, key in enumerate(dict.fromkeys(key for fit in fits for key in fit.prompt))}
@@ -85,13 +85,15 @@ def measure(fits: Sequence[Fit]) -> Measured:
         labels[fit.step].append(fit.labels)
     accuracy = right.sum(0) / tested.sum(0)  # (K,)
     error = (right - tested * accuracy) / tested.sum(0)  # each prompt's share in the deviation, (G, K)
-    by_prompt = error.T @ error * len(error) / max(1, len(error) - 1)
+    count = len(error)
+    # with few prompts the spread itself is uncertain: the variance of Student's t, (G - 1) / (G - 3), for the normal's
+    by_prompt = error.T @ error * count / max(1, count - 3)
     folds = int(fold.max()) + 1
     sums = np.stack([error[fold == number].sum(0) for number in range(folds)])  # (R, K)
     # What the folds differ by beyond their prompts is the fits': its variance in the mean of R fits, pooled over sizes
     beyond = (sums**2).sum(0) * folds / max(1, folds - 1) - np.diag(by_prompt)
-    seen, count = max(0.0, float(beyond.mean())) * folds, (folds - 1) * steps
-    scatter = float(np.sqrt((seen * count + SCATTER**2 * SCATTER_WEIGHT) / (count + SCATTER_WEIGHT)))
+    seen, times = max(0.0, float(beyond.mean())) * folds, (folds - 1) * steps
+    scatter = float(np.sqrt((seen * times + SCATTER**2 * SCATTER_WEIGHT) / (times + SCATTER_WEIGHT)))
     covariance = by_prompt + np.eye(steps) * scatter**2 / folds
     return Measured(np.array([np.mean(each) for each in labels]), accuracy, covariance, scatter)
 
@@ -141,7 +143,7 @@ def learn(measured: Measured, *, draws: int = DRAWS, seed: int = 0) -> Curves:
     weight = np.exp(log - log.max())
     rng = np.random.default_rng(seed)
     places = rng.choice(len(weight), size=draws, p=weight / weight.sum())
-    return Curves(*(part[places] for part in grid), anchor=most)
+    return Curves(grid[0][places], grid[1][places], grid[2][places], most)
 
 
 class Interval(NamedTuple):

@@ -1,4 +1,4 @@
-"""What more labels would bring: fits on parts of what is labelled, kept so that a killed run goes on, and what follows from them."""
+"""What more labels would bring: fits on parts of what is labelled, kept for a run that goes on, and what follows from them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Asked(NamedTuple):
         if self.more < 1:
             raise RewardModelError(f"--more {self.more}: expected 1 comparison or more")
         if not 0 < self.worth < 0.5:
-            raise RewardModelError(f"--worth {self.worth}: expected a gain in accuracy above 0 and below 0.5, such as 0.01")
+            raise RewardModelError(
+                f"--worth {self.worth}: expected a gain in accuracy above 0 and below 0.5, such as 0.01"
+            )
         if self.folds < 3:
             raise RewardModelError(f"--folds {self.folds}: expected 3 or more")
         return self
@@ -123,7 +125,7 @@ def run(
         advance(0, f"fit {number} of {len(jobs)}, on {labels} comparisons")
         if not path.is_file():
             data.take(job)
-            prompt, is_right = _fitted(data, make, seed + job.fold)
+            prompt, is_right = fitted(data, make, seed + job.fold)
             write_json(path, {"labels": labels, "prompt": prompt, "right": is_right})
         kept = read_json(path)
         step = -1 if job.step is None else job.step
@@ -132,7 +134,7 @@ def run(
     return found
 
 
-def _fitted(
+def fitted(
     data: SubsetData, make: Callable[[], tuple[RewardModel, L.Trainer]], seed: int
 ) -> tuple[list[int], list[float]]:
     """Fit and test once: the prompt of each held-out comparison, and whether it is right."""
@@ -193,7 +195,9 @@ def _kinds(
     """Say what it costs to leave each kind out, at equally many labels, with intervals that hold 95% together (Bonferroni)."""
     from scipy.stats import norm
 
-    by_kind = {name: [fits[job.name] for job in jobs if job.kind == name] for name in {job.kind: 0 for job in jobs if job.kind}}
+    by_kind = {
+        name: [fits[job.name] for job in jobs if job.kind == name] for name in {job.kind: 0 for job in jobs if job.kind}
+    }
     base = by_kind.pop(BASE, [])
     z = float(norm.ppf(1 - 0.025 / max(1, len(by_kind))))
     rows = []
@@ -217,15 +221,18 @@ def said(told: Mapping[str, Any]) -> str:
     now, then, gain = (told[name] for name in ("now", "then", "gain"))
     more, worth = told["more"], told["worth"]
     parts = [
-        f"{more} more comparisons: accuracy {_points(now['value'])} -> {_points(then['value'])} "
-        f"({_points(then['low'])}-{_points(then['high'])}), gain {_gain(gain)}"
+        (
+            f"{more} more comparisons: accuracy {_points(now['value'])} -> {_points(then['value'])} "
+            f"({_points(then['low'])}-{_points(then['high'])}), gain {_gain(gain)}"
+        )
     ]
-    stop, until = told["stops_paying"]["from"], told["stops_paying"]["looked_until"]
-    bring = f"{more} more bring less than {100 * worth:g} points ({told['stops_paying']['sure']:.0%} certain)"
+    stop, until, sure = (told["stops_paying"][name] for name in ("from", "looked_until", "sure"))
+    bring = f"{more} more bring less than {100 * worth:g} point{'s' * (worth != 0.01)}"
     if stop is None:
-        parts.append(f"no number up to {until:,} is known from which {bring}")
+        parts.append(f"at no number up to {until:,} labels is it {sure:.0%} certain that {bring}")
     else:
-        parts.append(f"already {bring}" if stop <= told["labels"] else f"from about {_round(stop):,} labels on, {bring}")
+        since = "already" if stop <= told["labels"] else f"from about {_round(stop):,} labels on,"
+        parts.append(f"{since} {bring} ({sure:.0%} certain)")
     if told["kinds"]["rows"]:
         parts.append(teaches_most(told["kinds"]["rows"]))
     return "; ".join(parts)
@@ -259,4 +266,3 @@ def remaining(jobs: Sequence[Job], data: SubsetData, folder: Path) -> tuple[int,
     labels = {job.name: int(data.whole().comparisons[job.train].sum()) for job in jobs}
     done = sum(count for name, count in labels.items() if (folder / f"{name}.json").is_file())
     return len(jobs), sum(labels.values()), done
-

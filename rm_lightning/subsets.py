@@ -56,8 +56,8 @@ def check_enough(labels: int, prompts: int, where: str, *, folds: int) -> None:
     least = max(FEWEST_PROMPTS, 2 * folds)
     if labels < FEWEST_LABELS or prompts < least:
         raise RewardModelError(
-            f"{where}: expected {FEWEST_LABELS} comparisons of {least} prompts at least, found {labels} of {prompts}: too few to see "
-            "a learning curve in; label more first"
+            f"{where}: expected {FEWEST_LABELS} comparisons of {least} prompts at least, found {labels} of {prompts}: too few "
+            "to see a learning curve in; label more first"
         )
 
 
@@ -128,10 +128,12 @@ def leave_out(keys: Places, kinds: Mapping[str, npt.NDArray[np.bool_]], folds: i
 def kinds_of(pairs: Sequence[Pair]) -> dict[str, npt.NDArray[np.bool_]]:
     """Find kinds of comparisons in what pairs tell of themselves: which are of each kind, (E,).
 
-    By strength (margin), by agreement (probability), by the difference in length, by the models that wrote the answers, and by fields
-    of the meta with few values, such as a source. The largest `MOST_KINDS` are given.
+    By strength (margin), by agreement (probability), by the difference in length, by the models that wrote the answers, and by
+    fields of the meta with few values, such as a source. The largest `MOST_KINDS` are given.
     """
-    lengths = [abs(len(pair.chosen) - len(pair.rejected)) / max(1, len(pair.chosen) + len(pair.rejected)) for pair in pairs]
+    lengths = [
+        abs(len(pair.chosen) - len(pair.rejected)) / max(1, len(pair.chosen) + len(pair.rejected)) for pair in pairs
+    ]
     found: dict[str, npt.NDArray[np.bool_]] = _halves(lengths, "answers about as long", "answers of unlike length")
     if all(pair.margin is not None for pair in pairs):
         found |= _halves([pair.margin or 0.0 for pair in pairs], "slightly better", "much better")
