@@ -1,7 +1,7 @@
 """Cheap reward models for benchmarks that need hundreds of fits: features made once, under a linear head.
 
 Of `ukp`, the features of an answer are the mean of MiniLM's last hidden states over `prompt, answer` (384 numbers,
-all-MiniLM-L6-v2 as in rm_real.py); of `hh` and `polarity`, which of the 400 most frequent words it has. To both comes the
+all-MiniLM-L6-v2 as in rm_real.py); of `hh` and `polarity`, which of the 150 most frequent words it has. To both comes the
 logarithm of its length in characters. The head is a ridge logistic regression on differences of features without an intercept,
 which is the Bradley-Terry model of a linear score. Embeddings are kept in the user's cache.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,6 +49,7 @@ class Compared(NamedTuple):
     debate: npt.NDArray[np.int64]
 
 
+@cache
 def real(data: str) -> Compared:
     """Read `hh`; `ukp`, whose debates have two prompts each; or `polarity`, good beside bad sentences of film reviews."""
     folder = Path(os.environ.get("RLHF_DATA", "../shared/data"))
@@ -95,10 +97,10 @@ def _last(pair: Pair) -> str:
 
 
 def has_words(texts: Sequence[tuple[str, str]]) -> Floats:
-    """Say which of the most frequent words each of N answers has, (N, 400)."""
+    """Say which of the most frequent words each of N answers has, (N, 150)."""
     from sklearn.feature_extraction.text import CountVectorizer
 
-    counts = CountVectorizer(max_features=400, binary=True, token_pattern=r"\w+|[?!]")
+    counts = CountVectorizer(max_features=150, binary=True, token_pattern=r"\w+|[?!]")
     return np.asarray(counts.fit_transform([answer for _, answer in texts]).toarray(), dtype=np.float64)
 
 

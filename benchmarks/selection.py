@@ -14,7 +14,7 @@ measured on held-out prompts, and the next comparisons are chosen:
   already chosen (greedy k-centre, Sener and Savarese 2018).
 
 Data. `demo`: the demo world's base model of 2 layers, tuned as `fit` does (3 epochs, 5e-4, 4 heads); 2,000 comparisons to
-choose from. `words`: the same comparisons, and a linear head on counts of the 200 most frequent words and twos of words
+choose from. `words`: the same comparisons, and a linear head on counts of the 100 most frequent words and twos of words
 (rm_truth.py), 8 heads. In both, accuracy is the expected one, without noise of labels. `ukp`: UKPConvArg1, three of 16 debates
 held out, 3,000 comparisons to choose from, a linear head on frozen MiniLM features (frozen.py), 8 heads. All strategies of a seed
 share pool, labels, first comparisons and held-out prompts, so differences are paired by seed.
@@ -26,6 +26,7 @@ import json
 import math
 import statistics
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -140,13 +141,14 @@ class Words(Linear):
     held_out: World
 
 
+@cache
 def demo_words(seed: int) -> Words:
     """Count the words of the demo world's answers."""
     from rm_truth import sigmoid, words
     from sklearn.feature_extraction.text import CountVectorizer
 
     pool, held_out, won = demo_worlds(seed)
-    counts = CountVectorizer(analyzer=lambda both: words(*both), max_features=200)
+    counts = CountVectorizer(analyzer=lambda both: words(*both), max_features=100)
     counts.fit([(prompt, answer) for prompt, *answers in pool.texts for answer in answers])
 
     def features(texts: Sequence[tuple[str, str, str]]) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -94,12 +95,31 @@ def parser() -> Parser:
 def main(args: Sequence[str]) -> None:
     """Run the command line."""
     quiet()
+    try:
+        _forecast(args)
+    except KeyboardInterrupt:
+        console.say("interrupted; the same command goes on from the fits that are done")
+        sys.exit(130)
+
+
+def _forecast(args: Sequence[str]) -> None:
     known = parser()
     config: Any = known.parse_args(with_ready_configs([_as_fit(arg) for arg in args]))
     asked = Asked(config.more, config.worth, config.folds, config.kinds, config.seed).check()
     output: Path = config.output
     check_replaceable(output, marker=MARKER)
     fill_in(config)
+    if (config.trainer.devices, config.trainer.num_nodes) not in {(1, 1), ("1", 1)}:
+        raise RewardModelError(
+            f"--trainer.devices {config.trainer.devices}: a forecast's fits run on one device, one after the other"
+        )
+
+    def make() -> tuple[RewardModel, L.Trainer]:
+        made = known.instantiate_classes(config)
+        with trainer_refused():
+            return made.model, L.Trainer(**made.trainer)
+
+    make()  # what cannot be made is said before anything is written
     data = known.instantiate_classes(config).data
     jobs = plan(data, asked)
     fits = output / "fits"
@@ -110,16 +130,11 @@ def main(args: Sequence[str]) -> None:
         f"{count} fits on {labels:,} comparisons in all{went_on}; the same command goes on after an interruption"
     )
 
-    def make() -> tuple[RewardModel, L.Trainer]:
-        made = known.instantiate_classes(config)
-        with trainer_refused():
-            return made.model, L.Trainer(**made.trainer)
-
     try:
         with console.progress("forecasting", labels) as advance:
             found = run(jobs, data, make, fits, seed=asked.seed, advance=advance)
-    except KeyboardInterrupt:
-        raise RewardModelError("interrupted; the same command goes on from here") from None
+    except SystemExit:  # Lightning makes an exit of what interrupts a fit
+        raise KeyboardInterrupt from None
     shares = {name: float(which.mean()) for name, which in kinds_of(data.pairs()).items()} if asked.kinds else {}
     told = conclude(jobs, found, int(data.whole().comparisons.sum()), asked, shares)
     from rm_lightning.forecast_report import write_forecast
