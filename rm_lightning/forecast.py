@@ -219,23 +219,23 @@ def _kinds(
 def said(told: Mapping[str, Any]) -> str:
     """Sum the forecast up in one line."""
     now, then, gain = (told[name] for name in ("now", "then", "gain"))
-    more, worth = told["more"], told["worth"]
-    parts = [
-        (
-            f"{more} more comparisons: accuracy {_points(now['value'])} -> {_points(then['value'])} "
-            f"({_points(then['low'])}-{_points(then['high'])}), gain {_gain(gain)}"
-        )
-    ]
+    line = (
+        f"{told['more']} more comparisons: accuracy {_points(now['value'])} -> {_points(then['value'])} "
+        f"({_points(then['low'])}-{_points(then['high'])}), gain {_gain(gain)}; {when_to_stop(told)}"
+    )
+    rows = told["kinds"]["rows"]
+    return f"{line}; {teaches_most(rows)}" if rows else line
+
+
+def when_to_stop(told: Mapping[str, Any]) -> str:
+    """Say from when on more labels stop paying."""
     stop, until, sure = (told["stops_paying"][name] for name in ("from", "looked_until", "sure"))
-    bring = f"{more} more bring less than {100 * worth:g} point{'s' * (worth != 0.01)}"
+    points = f"{100 * told['worth']:g} point{'s' * (told['worth'] != 0.01)}"
+    bring = f"{told['more']} more bring less than {points}"
     if stop is None:
-        parts.append(f"at no number up to {until:,} labels is it {sure:.0%} certain that {bring}")
-    else:
-        since = "already" if stop <= told["labels"] else f"from about {_round(stop):,} labels on,"
-        parts.append(f"{since} {bring} ({sure:.0%} certain)")
-    if told["kinds"]["rows"]:
-        parts.append(teaches_most(told["kinds"]["rows"]))
-    return "; ".join(parts)
+        return f"at no number up to {until:,} labels is it {sure:.0%} certain that {bring}"
+    since = "already" if stop <= told["labels"] else f"from about {_round(stop):,} labels on,"
+    return f"{since} {bring} ({sure:.0%} certain)"
 
 
 def teaches_most(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lsplugin.files import atomic_file, write_json, write_text
 from lsplugin.pictures import BLUE, GREY, RED, fill, png, svg
-from rm_lightning.forecast import teaches_most
+from rm_lightning.forecast import teaches_most, when_to_stop
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,10 +35,11 @@ def write_forecast(output: Path, told: Mapping[str, Any], settings: Mapping[str,
         Path(__file__).with_name("forecast.html.j2"),
         told=told,
         pictures=pictures,
-        settings={name: _plain(value) for name, value in settings.items()},
+        settings={name: _plain(value) for name, value in _flat(settings).items()},
         percent=_percent,
         points=_points,
         teaches_most=teaches_most,
+        when_to_stop=when_to_stop,
     )
     with atomic_file(output / "forecast.png") as temporary:
         temporary.write_bytes(png(list(drawings.values())))
@@ -62,13 +63,13 @@ def _draw_curve(axes: Axes, told: Mapping[str, Any]) -> None:
         found = told[name]
         axes.plot([at] * 2, [100 * found["low"], 100 * found["high"]], color=colour, linewidth=2)
         axes.plot(at, 100 * found["value"], "o", color=colour)
-        side = "right" if name == "now" else "left"
+        side = "right" if name == "now" else "left"  # they may lie close together
         axes.annotate(
-            f"{100 * found['value']:.1f}", (at, 100 * found["value"]), xytext=(-7 if name == "now" else 7, 8),
-            textcoords="offset points", ha=side, color=colour,
+            f"{100 * found['value']:.1f}", (at, 100 * found["high"]), xytext=(0, 4), textcoords="offset points",
+            ha=side, color=colour,
         )  # fmt: skip
     axes.set_xscale("log")
-    ticks = sorted({point["labels"] for point in told["measured"]} | {told["labels"] + told["more"]})
+    ticks = [point["labels"] for point in told["measured"][:-1]] + [told["labels"], told["labels"] + told["more"]]
     axes.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("comparisons trained on")
@@ -96,6 +97,14 @@ def _percent(found: Mapping[str, float]) -> str:
 
 def _points(found: Mapping[str, float]) -> str:
     return f"{100 * found['value']:+.1f} points ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the settings of each part as options are named; those that are off are left out."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in found.items() if value not in (None, False)}
 
 
 def _plain(value: object) -> str:
