@@ -257,7 +257,7 @@ def farthest(places_of: Floats, start: Places, shortlist: Places, count: int) ->
 
     def apart(one: int) -> Floats:
         here, there = places_of[shortlist], places_of[one]
-        return np.minimum(((here - there) ** 2).sum(axis=1), ((here + there) ** 2).sum(axis=1))
+        return np.asarray(np.minimum(((here - there) ** 2).sum(axis=1), ((here + there) ** 2).sum(axis=1)))
 
     distance = np.min([apart(int(one)) for one in start], axis=0)
     taken = []

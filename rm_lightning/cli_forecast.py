@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import lightning as L
 import typer
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from lsplugin import console
 from lsplugin.files import check_replaceable, read_json, write_json

@@ -168,7 +168,7 @@ def conclude(
         {"labels": round(float(n)), "value": float(p), "low": float(max(0, p - h)), "high": float(min(1, p + h))}
         for n, p, h in zip(measured.labels, measured.accuracy, half, strict=True)
     ]
-    far = np.unique(np.round(np.geomspace(measured.labels[0], 2 * (labels + asked.more), 40)))
+    far = np.unique(np.geomspace(measured.labels[0], 2 * (labels + asked.more), 40).round()).astype(np.float64)
     drawn = curves.at(far)
     line = [{"labels": int(n), **interval(d)._asdict()} for n, d in zip(far, drawn.T, strict=True)]
     kinds = _kinds(jobs, fits, measured, shares)
@@ -257,8 +257,8 @@ def _gain(found: Mapping[str, float], sign: str = "+") -> str:
 
 def _round(number: int) -> int:
     """Keep two digits."""
-    unit = 10 ** max(0, len(str(number)) - 2)
-    return round(number / unit) * unit
+    unit: int = 10 ** max(0, len(str(number)) - 2)
+    return int(round(number / unit) * unit)
 
 
 def remaining(jobs: Sequence[Job], data: SubsetData, folder: Path) -> tuple[int, int, int]:
