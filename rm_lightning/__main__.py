@@ -1,4 +1,4 @@
-"""`python -m rm_lightning`: fit, validate and test are LightningCLI's; score and serve are commands of their own."""
+"""`python -m rm_lightning`: fit, validate and test are LightningCLI's; score, serve and forecast are commands of their own."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ PROGRAM = "python -m rm_lightning"
 OWN = {
     "score": "Score the answers of a dataset, of pairs or of candidates",
     "serve": "Serve a reward model to Label Studio, as an ML backend",
+    "forecast": "Say what more labels would bring",
 }
-"""Commands beside LightningCLI's: each is the app of `rm_lightning.cli_NAME`."""
+"""Commands beside LightningCLI's, each in `rm_lightning.cli_NAME`; forecast has LightningCLI's options and is no typer app."""
 
 ALSO = "\nalso:\n" + "\n".join(f"  {name:20}  {text}; see `{PROGRAM} {name} --help`." for name, text in OWN.items())
 
@@ -26,7 +27,11 @@ def main(args: Sequence[str] | None = None) -> None:
     share_cores()
     given = list(sys.argv[1:] if args is None else args)
     with mistakes_as_lines():
-        if given and given[0] in OWN:
+        if given[:1] == ["forecast"]:
+            from rm_lightning.cli_forecast import main as forecast
+
+            forecast(given[1:])
+        elif given and given[0] in OWN:
             app = import_module(f"rm_lightning.cli_{given[0]}").app
             app(args=given[1:], prog_name=f"{PROGRAM} {given[0]}")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from rm_lightning.report import read_ceiling
 from rm_lightning.resume import begin, end, logs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 FINISHED = Path("runs/rm")
 """Where fit writes by default, and where the other commands look."""
@@ -97,9 +98,7 @@ class RewardCLI(LightningCLI):
         _check_strategy(config.trainer.strategy)
         if self.subcommand != "fit":
             _finished_model(config)
-        _defaults(config)
-        if config.trainer.precision is None:  # bf16 autocast is slower than float32 on CPUs
-            config.trainer.precision = "bf16-mixed" if _on_gpu(config.trainer.accelerator) else "32-true"
+        fill_in(config)
         if self.subcommand == "fit":
             check_replaceable(config.output, marker=MARKER)
             if config.ceiling is not None:
@@ -130,10 +129,8 @@ class RewardCLI(LightningCLI):
         extra = [History()] if self.subcommand == "fit" else []
         more = [PredictionFile(_predictions(config.output))] if self.subcommand == "predict" else []
         kwargs["callbacks"] = [*(self._get(self.config_init, "trainer.callbacks") or []), *extra, *more]
-        try:
+        with trainer_refused():
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
-            raise RewardModelError(f"this machine cannot run these --trainer options: {_first_line(error)}") from None
 
     def after_fit(self) -> None:
         """Test the best checkpoint on prompts that chose nothing, and export it."""
@@ -150,17 +147,29 @@ class RewardCLI(LightningCLI):
         console.say(f"wrote {writer.path}: {writer.written} comparisons scored")
 
 
-def _defaults(config: Namespace) -> None:
+@contextmanager
+def trainer_refused() -> Iterator[None]:
+    """Say in a line what Lightning cannot make a trainer of."""
+    try:
+        yield
+    except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+        raise RewardModelError(f"this machine cannot run these --trainer options: {_first_line(error)}") from None
+
+
+def fill_in(config: Namespace) -> None:
+    """Take the demo world's model and pairs where none are named, saying so, and a precision that fits the device."""
     if config.model.backbone is None:
         console.say("no --model.backbone given: the demo world's base model is used, with a learning rate that fits it")
         if config.model.learning_rate == LEARNING_RATE:
             config.model.learning_rate = DEMO_LEARNING_RATE
         with console.progress("making the demo world's base model (about a minute, once)"):
             default_backbone()
-    if not any((config.data.pairs, config.data.validation_pairs, config.data.test_pairs)):
+    if not any(config.data.get(name) for name in ("pairs", "validation_pairs", "test_pairs")):
         console.say("no --data.pairs given: the demo world's pairs, labelled by simulated annotators, are used")
         with console.progress("making the demo world's pairs (once)"):
-            default_pairs(config.data.seed)
+            default_pairs(config.data.get("seed") or 0)
+    if config.trainer.precision is None:  # bf16 autocast is slower than float32 on CPUs
+        config.trainer.precision = "bf16-mixed" if _on_gpu(config.trainer.accelerator) else "32-true"
 
 
 def _finished_model(config: Namespace) -> None:
