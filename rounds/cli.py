@@ -69,7 +69,8 @@ def start(
         config=config, template=template,
     )  # fmt: skip
     console.say(
-        f"wrote {folder}: {counts['tuning']} prompts to tune on, {counts['judging']} for the judge, {counts['held_out']} to measure on\n"
+        f"wrote {folder}: {counts['tuning']} prompts to tune on, {counts['judging']} for the judge, "
+        f"{counts['held_out']} to measure on\n"
         f"look at {folder}/rounds.yaml and config.xml, then: python -m rounds next {folder}"
     )
 

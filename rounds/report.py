@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,7 +41,7 @@ def page(found: Figures, folder: Path, output: Path) -> str:
         found=found,
         rows=rows,
         said=summary(found),
-        pictures={name: svg(lambda axes, draw=draw: draw(axes, found["rounds"])) for name, draw in _PICTURES.items()},
+        pictures={name: svg(partial(draw, rounds=found["rounds"])) for name, draw in _PICTURES.items()},
     )
 
 
@@ -64,21 +65,22 @@ def summary(found: Figures) -> list[str]:
             "better than" if wins["low"] > 0.5 else "worse than" if wins["high"] < 0.5 else "not surely different from"
         )
         said.append(
-            f"By the judge, who never saw these prompts, the policy of round {last['round']} is {verdict} the start: its answer is the better "
-            f"one for {_percent(wins)} of {last['policy']['prompts']} held-out prompts."
+            f"By the judge, who never saw these prompts, the policy of round {last['round']} is {verdict} the start: "
+            f"its answer is the better one for {_percent(wins)} of {last['policy']['prompts']} held-out prompts."
         )
     asked = [one for one in rounds if one["people"] is not None]
     if asked:
         people = asked[-1]["people"]
         said.append(
-            f"People preferred the policy of round {asked[-1]['round']} to the start in {_percent(people)} of {people['trials']} comparisons drawn at random."
+            f"People preferred the policy of round {asked[-1]['round']} to the start in {_percent(people)} of "
+            f"{people['trials']} comparisons drawn at random."
         )
-    lengths = tuned[-1]["policy"] if tuned else None
-    if lengths and not 2 / 3 <= lengths["length"]["value"] / max(lengths["start_length"]["value"], 1e-9) <= 1.5:
-        said.append(
-            f"Answers went from {lengths['start_length']['value']:.0f} to {lengths['length']['value']:.0f} tokens: see whether people, or only the "
-            "reward model, like length."
-        )
+    if tuned:
+        before, after = (tuned[-1]["policy"][name]["value"] for name in ("start_length", "length"))
+        if not 2 / 3 <= after / max(before, 1e-9) <= 1.5:
+            said.append(
+                f"Answers went from {before:.0f} to {after:.0f} tokens: see whether people, or only the reward model, like that."
+            )
     return said
 
 

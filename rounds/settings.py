@@ -102,7 +102,8 @@ class Started(Rounds):
             "# Settings of `python -m rounds next`; a change counts for all that people have not labelled yet.",
             "",
         ]
-        for name, value in asdict(self).items():
+        own = {name: getattr(self, name) for name in ("policy", "number")}
+        for name, value in (own | asdict(self)).items():
             lines += [
                 f"# {get_args(hints[name])[1]}",
                 yaml.safe_dump({name: value}, allow_unicode=True, width=1000).strip(),

@@ -13,10 +13,11 @@ from rounds.settings import read_settings
 from rounds.steps import ASKS, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from rounds.ledger import Hashes, Record
+    from rounds.settings import Started
     from rounds.steps import Step
 
 LOCK, HASHES = ".lock", ".hashes.json"
@@ -38,17 +39,18 @@ class Place:
 
     Args:
         folder: made by `start`.
+        table: gives the steps.
 
     Raises:
         RoundsError: it is none, or its settings or ledger cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, table: Callable[[Started], list[Step]] = steps) -> None:
         self.folder = folder
         self.settings = read_settings(folder)
         self.ledger = Ledger(folder / LEDGER)
         self.contents = Contents(folder.resolve(), folder / HASHES)
-        self.steps = steps(self.settings)
+        self.steps = table(self.settings)
         asked = [number for number, step in enumerate(self.steps) if step.name == ASKS and self._record(step)]
         self.asked = {(step.round, step.name) for step in self.steps[: asked[-1] + 1 if asked else 0]}
 

@@ -78,7 +78,8 @@ def _ask(own: Started, number: int) -> Iterator[Step]:
     parts = ("--judge-share", str(own.judge_share))
     yield Step(
         number, "draw", "prompts to answer are drawn",
-        ("rounds", "draw", TUNING, JUDGING, "--labels", str(own.labels), *parts, "--pool", str(pool), "--seed", str(seed), "-o", prompts),
+        ("rounds", "draw", TUNING, JUDGING, "--labels", str(own.labels), *parts, "--pool", str(pool),
+         "--seed", str(seed), "-o", prompts),
         (TUNING, JUDGING), (prompts,), seed,
     )  # fmt: skip
     sources = {"start": own.policy} | ({"tuned": f"{before[-1]}/policy"} if before else {})
@@ -160,7 +161,7 @@ def _learn(own: Started, number: int) -> Iterator[Step]:
             ("rm_lightning", "fit", "--data.pairs", pairs, "--model.backbone", own.policy, "--model.members", str(members),
              "--ceiling", f"{here}/labels.json", "--seed_everything", str(own_seed), "--data.seed", str(own_seed),
              "--output", output, *own.more("fit")),
-            (pairs, own.policy), (output,), own_seed,
+            (pairs, own.policy, f"{here}/labels.json"), (output,), own_seed,
         )  # fmt: skip
     yield Step(
         number, "tune", "PPO tunes the policy",

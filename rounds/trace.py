@@ -37,8 +37,8 @@ def trace(path: Path, *, pseudonyms: bool = False) -> Traced:
 
     Returns:
         `path`; `steps` behind it, the last first, each with its `depth`; `from_outside`: what no step wrote, with its hash;
-        `annotations`: round, project, task, key, annotation, annotator of each; `annotators`: how many of each; `changed`: what is
-        not any more what the ledger says.
+        `annotations`, each with round, project, task, key, annotation and annotator; `annotators`: how many of each; `changed`:
+        what is not any more what the ledger says.
 
     Raises:
         RoundsError: no step wrote it.
