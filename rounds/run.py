@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -151,7 +152,7 @@ class _Runner:
         if done.returncode != 0:
             raise RoundsError(
                 f"round {step.round}, {step.name}: the command above ended with exit code {done.returncode}; mend what it "
-                f"names and run `next` again, which goes on there ({' '.join(step.typed)})"
+                f"names and run `next` again, which goes on there ({shlex.join(step.typed)})"
             )
         if step.stdout:
             write_text(folder / step.stdout, done.stdout)

@@ -40,7 +40,7 @@ class Rounds:
     uncertain: Annotated[float, "Share of the tasks about which the reward model's members disagree most."] = 0.4
     diverse: Annotated[float, "Share of the tasks least like those chosen before; the rest is drawn at random."] = 0.2
     again: Annotated[float, "Share of the tasks that an earlier round asked, too: do people still say the same?"] = 0.05
-    judge_share: Annotated[float, "Share of the prompts whose labels train the judge alone."] = 0.2
+    judge_share: Annotated[float, "Share of the prompts whose labels train the judge alone."] = 0.25
     members: Annotated[int, "Heads of the reward model; what they disagree about is asked next."] = 4
     seed: Annotated[int, "Of everything that is drawn."] = 0
     generate: Annotated[str, "Further options of `python -m ppo generate`, as on its command line."] = ""

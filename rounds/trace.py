@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ def as_tree(found: Traced) -> str:
     for step in found["steps"]:
         seed = "" if step["seed"] is None else f", seed {step['seed']}"
         lines.append(f"{'  ' * step['depth']}<- round {step['round']}, {step['step']} ({step['when']}{seed})")
-        lines += [f"{'  ' * step['depth']}     {' '.join(step['command'])}"]
+        lines += [f"{'  ' * step['depth']}     {shlex.join(step['command'])}"]
         lines += [
             f"{'  ' * step['depth']}     {path}  {(was['sha256'] or '')[:12]}" for path, was in step["reads"].items()
         ]
