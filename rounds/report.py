@@ -68,6 +68,12 @@ def summary(found: Figures) -> list[str]:
             f"By the judge, who never saw these prompts, the policy of round {last['round']} is {verdict} the start: "
             f"its answer is the better one for {_percent(wins)} of {last['policy']['prompts']} held-out prompts."
         )
+        judge = last["judge"]
+        if judge and (judge["low"] is None or judge["low"] <= 0.5):
+            said.append(
+                "That judge itself is not surely better than a coin on prompts that it has not seen: its word counts little "
+                "until it has more labels."
+            )
     asked = [one for one in rounds if one["people"] is not None]
     if asked:
         people = asked[-1]["people"]

@@ -17,7 +17,7 @@ from rounds.content import tasks_of
 from rounds.errors import RoundsError
 from rounds.ledger import Record
 from rounds.state import locked
-from rounds.steps import CONFIG, HELD_OUT, JUDGING, TUNING, WAITS, folder_of
+from rounds.steps import ASKS, CONFIG, HELD_OUT, JUDGING, TUNING, WAITS, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +136,7 @@ class _Runner:
 
     def _command(self, step: Step) -> None:
         """Run a step's command in a process of its own; what it says goes to the terminal."""
-        environment = self._connected() if step.command[0] == "lsplugin" else None
+        environment = self._connected() if step.name in {ASKS, WAITS} else None
         folder = self.place.folder
         (folder / folder_of(step.round)).mkdir(exist_ok=True)
         done = subprocess.run(
