@@ -94,7 +94,11 @@ def next_(
     from rounds.status import waiting_line
 
     Place(folder)  # complaints about the folder come before it is locked
-    waiting = go_on(lambda: Place(folder), folder, again=again, enough=enough, tell=console.say)
+    try:
+        waiting = go_on(lambda: Place(folder), folder, again=again, enough=enough, tell=console.say)
+    except KeyboardInterrupt:
+        console.say("interrupted; the same command goes on there")
+        raise typer.Exit(130) from None
     typer.echo(
         waiting_line(waiting)
         if waiting

@@ -186,10 +186,9 @@ def _draw_labels(axes: Axes, rounds: list[Figures]) -> None:
 
 
 def _draw_kl(axes: Axes, rounds: list[Figures]) -> None:
-    _points(axes, rounds, BLUE, "KL, nats an answer", lambda one: (one["policy"] or {}).get("kl"), -0.04)
-    _points(axes, rounds, RED, "length, tokens", lambda one: (one["policy"] or {}).get("length"), 0.04)
+    _points(axes, rounds, BLUE, "", lambda one: (one["policy"] or {}).get("kl"), 0)
     axes.set_ylim(bottom=0)
-    _finish(axes, rounds, "How far from the start")
+    _finish(axes, rounds, "How far from the start: KL, nats an answer")
 
 
 def _points(axes: Axes, rounds: list[Figures], colour: str, name: str, measure: Any, aside: float) -> None:  # noqa: ANN401

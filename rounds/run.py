@@ -17,7 +17,7 @@ from rounds.content import tasks_of
 from rounds.errors import RoundsError
 from rounds.ledger import Record
 from rounds.state import locked
-from rounds.steps import ASKS, CONFIG, HELD_OUT, JUDGING, TUNING, WAITS, folder_of
+from rounds.steps import CONFIG, HELD_OUT, JUDGING, TUNING, WAITS, folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from rounds.steps import Step
 
 LIBRARIES = ("label-studio-rlhf", "label-studio-sdk", "torch", "transformers", "lightning", "peft", "numpy")
+
+
+TALKS = {("lsplugin", "create"), ("lsplugin", "pull")}
+"""Commands that talk to a server."""
 
 
 class Waiting(NamedTuple):
@@ -136,10 +140,10 @@ class _Runner:
 
     def _command(self, step: Step) -> None:
         """Run a step's command in a process of its own; what it says goes to the terminal."""
-        environment = self._connected() if step.name in {ASKS, WAITS} else None
+        environment = self._connected() if step.command[:2] in TALKS else None
         folder = self.place.folder
         (folder / folder_of(step.round)).mkdir(exist_ok=True)
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", *step.command],
             cwd=folder,
             env=environment,
@@ -147,15 +151,20 @@ class _Runner:
             stdout=subprocess.PIPE if step.stdout else sys.stderr,
             pass_fds=(self.lock,),
             text=True,
-            check=False,
         )
-        if done.returncode != 0:
+        try:
+            printed, _ = process.communicate()
+        except KeyboardInterrupt:  # the command has it, too, and ends in its own way
+            self.tell("interrupted; waiting for the command to end (Ctrl-C again: at once)")
+            process.wait()
+            raise
+        if process.returncode != 0:
             raise RoundsError(
-                f"round {step.round}, {step.name}: the command above ended with exit code {done.returncode}; mend what it "
-                f"names and run `next` again, which goes on there ({shlex.join(step.typed)})"
+                f"round {step.round}, {step.name}: its command ended with exit code {process.returncode}, as said above; mend "
+                f"that and run `next` again, which goes on there ({shlex.join(step.typed)})"
             )
         if step.stdout:
-            write_text(folder / step.stdout, done.stdout)
+            write_text(folder / step.stdout, printed)
 
     def _connected(self) -> dict[str, str]:
         """Give commands the server that is found from here; the folder of the rounds may lie elsewhere."""

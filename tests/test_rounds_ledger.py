@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lsplugin.connection import KEY_VARIABLE, URL_VARIABLE
 from lsplugin.errors import LspluginError
 from rounds.ledger import Ledger
-from rounds.run import go_on
+from rounds.run import Waiting, go_on
 from rounds.settings import Started, read_settings
 from rounds.state import Place, locked
+from rounds.status import waiting_line
 from rounds.steps import Step, steps
-from tests.helpers import complaint, run_cli, write_lines
+from tests.helpers import complaint, run_cli, write_json, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +137,7 @@ def test_a_command_that_fails_is_named_and_goes_on(folder: Path) -> None:
     (folder / "b").unlink()
     with pytest.raises(
         LspluginError,
-        match=r"round 1, first: the command above ended with exit code 1;.*\(python -m join a b round-1/first\)",
+        match=r"round 1, first: its command ended with exit code 1,.*\(python -m join a b round-1/first\)",
     ):
         done(folder)
     assert not (folder / "ledger.jsonl").exists()
@@ -175,10 +177,39 @@ def test_a_torn_ledger_is_named(folder: Path) -> None:
         Place(folder, chain)
 
 
+def test_it_waits_until_every_task_has_its_people(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL_VARIABLE, "http://127.0.0.1:9")
+    monkeypatch.setenv(KEY_VARIABLE, "k" * 40)
+    (folder / "copy_file.py").write_text("import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2])")
+    (folder / "round-1").mkdir()
+    (folder / "round-1/project.txt").write_text("12\n")
+    (folder / "rounds.yaml").write_text(Started(policy="x", number="0000", title="t", annotators_per_task=2).to_yaml())
+    table = [Step(1, "pull", "", ("copy_file", "server.json", "round-1/export.json"), (), ("round-1/export.json",))]
+
+    def called(people: list[list[tuple[int, bool]]], *, enough: bool = False) -> Waiting | None:
+        tasks = [
+            {"annotations": [{"completed_by": by, "was_cancelled": skipped} for by, skipped in found]}
+            for found in people
+        ]
+        write_json(folder / "server.json", tasks)
+        return go_on(lambda: Place(folder, lambda _: table), folder, enough=enough, tell=lambda _: None)
+
+    two = [(1, False), (2, False)]
+    # one person's two labels are not two people's, and a skip is no label
+    waiting = called([two, [(1, False), (1, False)], [(1, False), (2, True)], []])
+    assert waiting == Waiting(1, 1, 4, "http://127.0.0.1:9/projects/12")
+    assert waiting_line(waiting) == "round 1 waits: 1 of 4 tasks labelled, at http://127.0.0.1:9/projects/12"
+    with pytest.raises(LspluginError, match="takes the labels that are there, and there are none"):
+        called([[], []], enough=True)
+    assert called([two, two, []]) is not None
+    assert called([two, []], enough=True) is None
+    assert called([], enough=False) is None  # it is in the ledger now
+
+
 RUN = """
 import sys
 from pathlib import Path
-from rounds.run import go_on
+from rounds.run import Waiting, go_on
 from rounds.state import Place
 from tests.test_rounds_ledger import chain
 folder = Path(sys.argv[1])
