@@ -44,11 +44,11 @@ class Rounds:
     members: Annotated[int, "Heads of the reward model; what they disagree about is asked next."] = 4
     seed: Annotated[int, "Of everything that is drawn."] = 0
     generate: Annotated[str, "Further options of `python -m ppo generate`, as on its command line."] = ""
-    create: Annotated[str, "Of `lsplugin create`."] = ""
-    pairs: Annotated[str, "Of `lsplugin pairs`."] = ""
-    fit: Annotated[str, "Of `python -m rm_lightning fit`, for the reward model and the judge."] = ""
-    tune: Annotated[str, "Of `python -m ppo run`."] = ""
-    evaluate: Annotated[str, "Of `python -m ppo evaluate`."] = "--best-of 0"
+    create: Annotated[str, "Further options of `lsplugin create`."] = ""
+    pairs: Annotated[str, "Further options of `lsplugin pairs`."] = ""
+    fit: Annotated[str, "Further options of `python -m rm_lightning fit`, for the reward model and the judge."] = ""
+    tune: Annotated[str, "Further options of `python -m ppo run`."] = ""
+    evaluate: Annotated[str, "Further options of `python -m ppo evaluate`."] = "--best-of 0"
 
     def __post_init__(self) -> None:
         for name, least in (("rounds", 1), ("labels", 2), ("annotators_per_task", 1), ("answers", 2), ("pool", 1)):
