@@ -91,13 +91,15 @@ class Ledger:
         self.records.append(record)
         write_jsonl(self.path, map(asdict, self.records))
 
-    def writer(self, path: str) -> Record | None:
-        """Find the step that wrote a file or folder, or the folder that a file is in."""
-        for record in reversed(self.records):
-            for written in record.writes:
-                if path == written or path.startswith(f"{written}/"):
-                    return record
-        return None
+    def writer(self, path: str, sha256: str | None = None) -> Record | None:
+        """Find the step that wrote a file or folder, or the folder that a file is in: the last, or the last that wrote this hash."""
+        found = [
+            record for record in self.records if any(path == one or path.startswith(f"{one}/") for one in record.writes)
+        ]
+        same = [
+            record for record in found if sha256 is not None and record.writes.get(path, {}).get("sha256") == sha256
+        ]
+        return next(iter([*same[::-1], *found[::-1]]), None)
 
     def fingerprint(self) -> str:
         """Hash all steps as they count now: two runs that did the same with the same labels have the same."""

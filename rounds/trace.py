@@ -46,10 +46,10 @@ def trace(path: Path, *, pseudonyms: bool = False) -> Traced:
     """
     place = Place(_home(path))
     name = path.resolve().relative_to(place.folder.resolve()).as_posix()
-    last = place.ledger.writer(name)
+    last = place.ledger.writer(name, place.contents.of(name).sha256)
     if last is None:
         raise RoundsError(f"{path}: no step in {place.ledger.path} wrote it, so nobody knows where it comes from")
-    found = _walk(place, last, 0, {})
+    found = _walk(place, last, 0, [])
     outside = {
         p: read["sha256"] for record, _ in found for p, read in record.reads.items() if place.ledger.writer(p) is None
     }
@@ -105,13 +105,13 @@ def _home(path: Path) -> Path:
     raise RoundsError(f"{path}: expected something in a folder of rounds, found no {SETTINGS} above it")
 
 
-def _walk(place: Place, record: Record, depth: int, seen: dict[tuple[int, str], int]) -> list[tuple[Record, int]]:
+def _walk(place: Place, record: Record, depth: int, seen: list[Record]) -> list[tuple[Record, int]]:
     """Give a step and all behind it, each once, before what it read."""
-    seen[record.name] = depth
+    seen.append(record)
     found = [(record, depth)]
-    for path in record.reads:
-        behind = place.ledger.writer(path)
-        if behind is not None and behind.name not in seen:
+    for path, was in record.reads.items():
+        behind = place.ledger.writer(path, was["sha256"])
+        if behind is not None and behind not in seen:
             found += _walk(place, behind, depth + 1, seen)
     return found
 

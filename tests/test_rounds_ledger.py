@@ -166,7 +166,12 @@ def test_the_same_work_has_the_same_fingerprint(folder: Path, tmp_path_factory: 
     assert Ledger(folder / "ledger.jsonl").fingerprint() == before
     (folder / "a").write_text("other ")
     done(folder, again=True)
-    assert Ledger(folder / "ledger.jsonl").fingerprint() != before
+    ledger = Ledger(folder / "ledger.jsonl")
+    assert ledger.fingerprint() != before
+    old, new = (ledger.records[number].writes["round-1/first"]["sha256"] for number in (0, 4))
+    assert ledger.writer("round-1/first") is ledger.records[4]
+    assert [ledger.writer("round-1/first", digest) for digest in (old, new)] == [ledger.records[0], ledger.records[4]]
+    assert ledger.writer("round-1/else") is None
 
 
 def test_a_torn_ledger_is_named(folder: Path) -> None:
