@@ -92,7 +92,7 @@ class Ledger:
         write_jsonl(self.path, map(asdict, self.records))
 
     def writer(self, path: str, sha256: str | None = None) -> Record | None:
-        """Find the step that wrote a file or folder, or the folder that a file is in: the last, or the last that wrote this hash."""
+        """Find the step that wrote a file or folder, or the folder around it: the last that wrote this hash, else the last."""
         found = [
             record for record in self.records if any(path == one or path.startswith(f"{one}/") for one in record.writes)
         ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +26,8 @@ from tests.helpers import complaint, run_cli, write_json, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 JOIN = """
 import sys, time, pathlib
@@ -339,3 +342,16 @@ def test_start_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     ]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 60
     assert run_cli(["rounds", "status", new]).code == 0
+
+
+@pytest.mark.parametrize("file", ["docs/rounds.md", "examples/rounds.ipynb"])
+def test_what_the_docs_type_exists(file: str) -> None:
+    text = (REPOSITORY / file).read_text().replace("\\\\\\n", " ").replace('\\n",', "\n")
+    typed = re.findall(r"python -m rounds (\w+)([^\n#]*)", text)
+    assert len({command for command, _ in typed}) >= 4
+    for command, rest in typed:
+        shown = run_cli(["rounds", command, "--help"])
+        assert shown.code == 0
+        assert "Example: python -m rounds" in shown.stdout
+        options = re.findall(r"(?<=\s)--[a-z-]+", re.sub(r'\\?".*?"', "", rest))
+        assert all(re.search(rf"{option}\b", shown.stdout) for option in options), (command, options)
