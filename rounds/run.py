@@ -41,12 +41,14 @@ class Waiting(NamedTuple):
         labelled: tasks that have as many people's answers as they should.
         tasks: in all.
         url: where.
+        skipped: tasks among the others that somebody skipped.
     """
 
     round: int
     labelled: int
     tasks: int
     url: str
+    skipped: int = 0
 
 
 def go_on(
@@ -177,18 +179,18 @@ class _Runner:
         """Count the tasks that were pulled; give what is missing, or None where there is enough."""
         export = self.place.folder / step.writes[0]
         wanted = self.place.settings.annotators_per_task
-        people = [
-            {made["completed_by"] for made in task["annotations"] if not made["was_cancelled"]}
-            for task in tasks_of(export)
-        ]
-        labelled = sum(len(found) >= wanted for found in people)
-        if labelled >= len(people) or (enough and any(people)):
+        labelled = tasks = skipped = voices = 0
+        for task in tasks_of(export):
+            people = {made["completed_by"] for made in task["annotations"] if not made["was_cancelled"]}
+            tasks, voices, labelled = tasks + 1, voices + len(people), labelled + (len(people) >= wanted)
+            skipped += len(people) < wanted and any(made["was_cancelled"] for made in task["annotations"])
+        if labelled >= tasks or (enough and voices):
             return None
         if enough:
             raise RoundsError(f"round {step.round}: --enough takes the labels that are there, and there are none")
         project = (self.place.folder / folder_of(step.round) / "project.txt").read_text().strip()
         url = self._connected()[URL_VARIABLE]
-        return Waiting(step.round, labelled, len(people), f"{url}/projects/{project}")
+        return Waiting(step.round, labelled, tasks, f"{url}/projects/{project}", skipped)
 
 
 def _versions() -> dict[str, str]:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def waiting_line(found: Waiting) -> str:
     """Say what people still have to do."""
-    return f"round {found.round} waits: {found.labelled} of {found.tasks} tasks labelled, at {found.url}"
+    skipped = f" ({found.skipped} of the others were skipped; --enough goes on without them)" if found.skipped else ""
+    return f"round {found.round} waits: {found.labelled} of {found.tasks} tasks labelled{skipped}, at {found.url}"
 
 
 def as_text(place: Place, found: Sequence[Found]) -> str:

@@ -205,8 +205,11 @@ def test_it_waits_until_every_task_has_its_people(folder: Path, monkeypatch: pyt
     two = [(1, False), (2, False)]
     # one person's two labels are not two people's, and a skip is no label
     waiting = called([two, [(1, False), (1, False)], [(1, False), (2, True)], []])
-    assert waiting == Waiting(1, 1, 4, "http://127.0.0.1:9/projects/12")
-    assert waiting_line(waiting) == "round 1 waits: 1 of 4 tasks labelled, at http://127.0.0.1:9/projects/12"
+    assert waiting == Waiting(1, 1, 4, "http://127.0.0.1:9/projects/12", skipped=1)
+    assert waiting_line(waiting) == (
+        "round 1 waits: 1 of 4 tasks labelled (1 of the others were skipped; --enough goes on without them), "
+        "at http://127.0.0.1:9/projects/12"
+    )
     with pytest.raises(LspluginError, match="takes the labels that are there, and there are none"):
         called([[], []], enough=True)
     assert called([two, two, []]) is not None

@@ -23,7 +23,7 @@ from tests.helpers import run_cli
 if TYPE_CHECKING:
     from tests.conftest import LabelStudio
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
