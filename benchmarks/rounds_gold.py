@@ -76,7 +76,7 @@ def shown(found: dict[str, float]) -> str:
 def main(
     labels: Annotated[int, typer.Option(help="Tasks a round.")] = 120,
     rounds: Annotated[int, typer.Option(help="How many.")] = 3,
-    episodes: Annotated[int, typer.Option(help="Of PPO, a round.")] = 640,
+    episodes: Annotated[int, typer.Option(help="Of PPO, a round.")] = 960,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
     keep: Annotated[Path | None, typer.Option(help="Keep the rounds in this new folder.")] = None,
 ) -> None:

@@ -150,7 +150,6 @@ def _hear(own: Started, number: int) -> Iterator[Step]:
 def _learn(own: Started, number: int) -> Iterator[Step]:
     """Reward model and judge, each from its own prompts; then the policy, and whether it got better."""
     here, seed = folder_of(number), own.seed + number
-    start = own.policy if number == 1 else f"{folder_of(number - 1)}/policy"
     reward, judge, policy, evaluation = f"{here}/rm", f"{here}/judge", f"{here}/policy", f"{here}/evaluation.json"
     for name, pairs, output, members, own_seed in (
         ("fit reward", f"{here}/reward.jsonl", reward, own.members, seed),
@@ -164,10 +163,10 @@ def _learn(own: Started, number: int) -> Iterator[Step]:
             (pairs, own.policy, f"{here}/labels.json"), (output,), own_seed,
         )  # fmt: skip
     yield Step(
-        number, "tune", "PPO tunes the policy",
-        ("ppo", "run", "--policy", start, "--reward", reward, "--prompts", TUNING, "--output", policy, "--seed", str(seed),
-         "--overwrite", *own.more("tune")),
-        (start, reward, TUNING), (policy,), seed,
+        number, "tune", "PPO tunes the start anew",
+        ("ppo", "run", "--policy", own.policy, "--reward", reward, "--prompts", TUNING, "--output", policy,
+         "--seed", str(seed), "--overwrite", *own.more("tune")),
+        (own.policy, reward, TUNING), (policy,), seed,
     )  # fmt: skip
     yield Step(
         number, "evaluate", "tuned against the start, by the judge",

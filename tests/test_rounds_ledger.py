@@ -279,7 +279,7 @@ def test_steps_are_chained() -> None:
     judge = next(one for one in table if one.name == "fit judge" and one.round == 3)
     assert "round-3/reward.jsonl" not in judge.reads
     tune = next(one for one in table if one.name == "tune" and one.round == 3)
-    assert tune.reads == ("round-2/policy", "round-3/rm", "prompts/tuning.jsonl")
+    assert tune.reads == ("/base", "round-3/rm", "prompts/tuning.jsonl")
 
 
 def test_settings_come_back_as_written(tmp_path: Path) -> None:
