@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_SAID_BY_ITSELF: tuple[object, ...] = (None, False, True, ())
+_SAID_BY_ITSELF: tuple[object, ...] = (None, False, True, (), "")
 """Defaults that an option's help need not name."""
 
 

@@ -22,12 +22,14 @@ PLAIN = {
 """What the trainers may know of lsplugin: nothing in it knows Label Studio."""
 MORE = {
     "demo_world/cli.py": {"lsplugin.connection"},
+    "rounds/run.py": {"lsplugin.connection"},
+    "rounds/figures.py": {"lsplugin.agreement"},
     "rm_lightning/sources.py": {"lsplugin.cli_pairs", "lsplugin.export", "lsplugin.judged", "lsplugin.pairs"},
     "rm_lightning/prelabels.py": {"lsplugin.dataset", "lsplugin.prelabel"},
 }
 """Who may know more: the trainer that is handed an export reads it as `lsplugin pairs` does, the backend answers as
 `lsplugin push --predictions` would."""
-ORDER = ["lsplugin", "demo_world", "rm_lightning", "ppo"]
+ORDER = ["lsplugin", "demo_world", "rm_lightning", "ppo", "rounds"]
 
 
 def imports_of(file: Path) -> set[str]:
@@ -50,6 +52,8 @@ def test_imports_point_one_way(file: Path) -> None:
     later = ORDER[ORDER.index(package) + 1 :]
     names = imports_of(file)
     assert not {name for name in names if name.split(".")[0] in later}
+    if package == "rounds":  # it runs the others as a user does
+        assert {name.split(".")[0] for name in names} & set(ORDER) <= {"lsplugin", "rounds"}
     if package != "lsplugin":
         allowed = PLAIN | MORE.get(f"{package}/{file.name}", set())
         assert {name for name in names if name.split(".")[0] == "lsplugin"} <= allowed
@@ -78,7 +82,7 @@ def test_rendering_needs_neither_sdk_nor_torch() -> None:
     )
 
 
-@pytest.mark.parametrize("package", ["lsplugin", "ppo", "demo_world"])
+@pytest.mark.parametrize("package", ["lsplugin", "ppo", "demo_world", "rounds"])
 def test_help_needs_neither_sdk_nor_torch(package: str) -> None:
     code = f"from {package}.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert not modules_after(code) & EXPENSIVE

@@ -1,0 +1,1 @@
+"""Rounds: labels, reward model, policy, and again; with a ledger that says which labels made which model."""
