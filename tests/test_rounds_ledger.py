@@ -305,11 +305,7 @@ def test_settings_come_back_as_written(tmp_path: Path) -> None:
         ("seed: 0", "seed: true", "expected seed to be a whole number, found True"),
         ("policy: gpt2", "policy: null", "expected policy to be text, found None"),
         ("judge_share: 0.25", "judge_share: 0", "judge_share 0: expected a share above 0 and below 1"),
-        (
-            "uncertain: 0.0\ndiverse: 0.0",
-            "uncertain: 0.9\ndiverse: 0.2",
-            "uncertain 0.9 and diverse 0.2: expected a sum of 1 at most",
-        ),
+        ("uncertain: 0.0", "uncertain: 1.5", "uncertain 1.5: expected a share between 0 and 1"),
         ("fit: ''", 'fit: "--a \'b"', "expected options as in a shell (No closing quotation)"),
         ("labels: 200", "labels: [", "expected YAML, found something else"),
     ],
