@@ -250,10 +250,13 @@ def test_the_editor_shows_the_same(
     page.goto(f"{server.url}/projects/{project}/data?task={task}")
     root = page.locator(".lsf-main-view").locator(".mine, .lsplugin").first
     root.wait_for()
-    page.wait_for_timeout(800)  # Pairwise and the choices of a task come a moment later
     trouble = open_page(window, tmp_path / "p.html", preview(config, [data]))
     ours = window.locator("main").locator(".mine, .lsplugin").first
-    lines = [[line for line in shown.inner_text().splitlines() if line] for shown in (root, ours)]
+    for _ in range(60):  # Pairwise and the choices of a task come a moment later
+        page.wait_for_timeout(250)
+        lines = [[line for line in shown.inner_text().splitlines() if line] for shown in (root, ours)]
+        if lines[1] == lines[0]:
+            break
     assert lines[1] == lines[0]
     assert len(lines[0]) > 3
     for script in (HEADINGS, INPUTS):
