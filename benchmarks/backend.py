@@ -55,9 +55,10 @@ def main(
             began = time.perf_counter()
             together = sorted(pool.map(lambda body: ask(http, body), bodies[-at_once:]))
             whole = time.perf_counter() - began
+            meanwhile = sorted(health.result())
     tell(f"{times} requests of {BATCH} tasks, one after the other", alone)
     tell(f"{at_once} requests of {BATCH} tasks at once, all done after {whole:.2f} s", together)
-    tell("GET /health meanwhile", sorted(health.result()))
+    tell("GET /health meanwhile", meanwhile)
 
 
 def requests(count: int) -> list[dict[str, Any]]:
