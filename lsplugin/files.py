@@ -203,6 +203,25 @@ def open_bytes(path: PathLike) -> BinaryIO:
         return unpacked  # type: ignore[return-value]
 
 
+@contextmanager
+def held(path: PathLike, said: str) -> Iterator[int]:
+    """Hold a lock file of this machine; yields its file descriptor.
+
+    Commands that inherit it (`pass_fds`) hold the lock, too: one that outlives a killed parent keeps the next parent out.
+
+    Raises:
+        LspluginError: `said`, as somebody else holds it.
+    """
+    import fcntl
+
+    with as_path(path).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LspluginError(said) from None
+        yield stream.fileno()
+
+
 def is_remote(path: PathLike) -> bool:
     """Say whether a path is an address, such as s3://bucket/file."""
     return "://" in str(path)

@@ -18,7 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from lsplugin.errors import LspluginError
-from lsplugin.files import read_json
+from lsplugin.files import held, read_json
 from rm_lightning.errors import RewardModelError
 from rm_lightning.finish import MARKER
 from rm_lightning.held_out import Comparison, compare, held_out
@@ -65,6 +65,7 @@ class Refit:
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
+        self._lock = -1  # its file descriptor
         self._folder = worker.model.folder
         self.work = self._folder.with_name(self._folder.name + "-refit")
         self.log = self._folder.with_name(self._folder.name + "-refits.jsonl")
@@ -103,8 +104,13 @@ class Refit:
         self.status = found
 
     def _refit(self, project: int) -> tuple[str, str, Comparison | None]:
-        """Fit, compare, and swap; give how it ended, and why."""
+        """Fit, compare, and swap, alone in the folder; give how it ended, and why."""
         self.work.mkdir(parents=True, exist_ok=True)
+        said = f"{self.work}: another refit is at work there, perhaps of a server that was killed; ask again when it has ended"
+        with held(self.work / "lock", said) as self._lock:
+            return self._refit_alone(project)
+
+    def _refit_alone(self, project: int) -> tuple[str, str, Comparison | None]:
         (self.work / "log.txt").unlink(missing_ok=True)
         export, pairs, fitted = self.work / "export.json", self.work / "pairs.jsonl", self.work / self._folder.name
         self._step("pulling the labels", ["lsplugin", "pull", str(project), "-o", str(export)])
@@ -138,6 +144,7 @@ class Refit:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
+                pass_fds=(self._lock,),  # it outlives a server that is killed, and then keeps the next refit out
                 start_new_session=True,  # Ctrl-C reaches the server, and that ends it
             )
             with suppress(OSError):

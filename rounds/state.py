@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lsplugin.files import as_path
+from lsplugin.files import as_path, held
 from rounds.content import Contents
-from rounds.errors import RoundsError
 from rounds.ledger import LEDGER, Ledger
 from rounds.settings import read_settings
 from rounds.steps import ASKS, steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from rounds.ledger import Hashes, Record
@@ -101,19 +100,9 @@ class Place:
                 yield path, "is missing" if now is None else "changed"
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[int]:
-    """Keep a second `next` out of a folder; yields the lock's file descriptor.
-
-    Commands that inherit it hold the lock, too: one that outlives a killed `next` keeps the next one out until it has ended.
-    """
-    import fcntl
-
-    with (as_path(folder) / LOCK).open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RoundsError(
-                f"{folder}: another `next` is at work there, or a command that it began before it was killed; wait for its end"
-            ) from None
-        yield stream.fileno()
+def locked(folder: Path) -> AbstractContextManager[int]:
+    """Keep a second `next` out of a folder; yields the lock's file descriptor, for the commands to inherit."""
+    return held(
+        as_path(folder) / LOCK,
+        f"{folder}: another `next` is at work there, or a command that it began before it was killed; wait for its end",
+    )

@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ import pytest
 
 from lsplugin.connection import KEY_VARIABLE, URL_VARIABLE
 from lsplugin.dataset import Task
+from lsplugin.files import held
 from lsplugin.plan import Plan, planned
 from lsplugin.project import prepared
 from lsplugin.render import render
@@ -329,3 +332,19 @@ class TestRefitsThatFail:
             last = backend.refit._process
             assert last is not None
             assert last.poll() is not None
+
+    def test_a_refit_that_outlives_its_server_keeps_the_next_one_out(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Both would write to one folder."""
+        work = folder.with_name("rm-refit")
+        work.mkdir(exist_ok=True)
+        with held(work / "lock", "") as lock:
+            orphan = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
+        monkeypatch.setenv(URL_VARIABLE, "http://127.0.0.1:1")
+        with serving(folder) as backend:
+            backend.http.post("/webhook", json=START)
+            assert "another refit is at work there" in backend.ended()["said"]
+            orphan.communicate(b"\n")
+            backend.http.post("/webhook", json=START)
+            assert backend.ended()["said"].startswith("pulling the labels failed")
