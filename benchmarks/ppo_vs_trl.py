@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from lsplugin.console import say
+from lsplugin.console import keep_memory, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +137,7 @@ def ours(job: Job) -> list[Phases]:
     from ppo.settings import PPOConfig, Sampling
     from ppo.trainer import Trainer
 
+    keep_memory()  # as the command does
     policy = load_policy(str(job.base))
     if not job.ends:
         policy = policy._replace(eos_token_ids=(NEVER,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lsplugin.console import run, share_cores
+from lsplugin.console import keep_memory, run, share_cores
 from ppo.cli import app
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line."""
     share_cores()
+    keep_memory()
     run(app, args)
 
 

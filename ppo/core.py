@@ -205,8 +205,10 @@ def policy_loss(
     )
 
 
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, cliprange_value: float) -> Tensor:
-    """Clipped squared error of the values; a scalar.
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, *, cliprange_value: float | None = None
+) -> Tensor:
+    """Squared error of the values, clipped where a limit is given; a scalar.
 
         L = 1/2 mean( max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2) )
 
@@ -217,8 +219,10 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor
         old_values: at sampling time, (B, T).
         returns: (B, T).
         mask: (B, T).
-        cliprange_value: c.
+        cliprange_value: c; None leaves the clipping out: L = 1/2 mean( (V - R)^2 ).
     """
+    if cliprange_value is None:
+        return 0.5 * masked_mean((values - returns) ** 2, mask)
     clipped = values.clamp(old_values - cliprange_value, old_values + cliprange_value)
     return 0.5 * masked_mean(torch.maximum((values - returns) ** 2, (clipped - returns) ** 2), mask)
 

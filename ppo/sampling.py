@@ -115,7 +115,8 @@ def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
     The token drawn with u is the first one at which the cumulated probability passes u (Devroye 1986, "Non-uniform random variate
     generation", section III.2.1), so that the same u gives the same token in any batch and on any number of processes.
     """
-    logits = logits / sampling.temperature
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
     if sampling.top_k:
         worst = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < worst, -torch.inf)
@@ -125,7 +126,7 @@ def draw(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> Tensor:
         logits = logits.masked_fill(
             torch.zeros_like(order).bool().scatter(1, order, before >= sampling.top_p), -torch.inf
         )
-    cumulated = logits.softmax(-1).cumsum(-1)
+    cumulated = logits.softmax(-1).cumsum_(-1)  # in place: fresh memory of this size costs as much as the sum
     total = cumulated[:, -1:]  # 1, but for rounding
     point = torch.minimum(uniforms.unsqueeze(1) * total, total.nextafter(torch.zeros_like(total)))
     return torch.searchsorted(cumulated, point, right=True).squeeze(1)

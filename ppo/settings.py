@@ -74,7 +74,10 @@ class PPOConfig:
     lam: Annotated[float, "GAE's lambda: bias against variance."] = 0.95
     whiten_advantages: Annotated[bool, "Scale a batch's advantages to mean 0 and variance 1."] = True
     cliprange: Annotated[float, "How far a token's probability ratio may move in an update."] = 0.2
-    cliprange_value: Annotated[float, "How far a value may move in an update."] = 0.2
+    cliprange_value: Annotated[
+        float | None, "How far a value may move in an update; no limit by default (Andrychowicz et al. 2020)."
+    ] = None
+    value_rate: Annotated[float, "Learning rate of the value head, in learning rates: it starts from nothing."] = 10.0
     vf_coef: Annotated[float, "Weight of the value loss."] = 0.1
     value_init_std: Annotated[float, "Spread of the value head's first weights; at 0 the first values are 0."] = 0.0
     entropy_coef: Annotated[float, "Weight of a bonus for entropy."] = 0.0
@@ -92,8 +95,8 @@ class PPOConfig:
             _check_multiple("minibatch_size", self.minibatch_size, "microbatch_size", self.microbatch_size)
         if self.episodes < self.batch_size:
             raise PPOError(f"--episodes {self.episodes} is less than one batch (--batch-size {self.batch_size})")
-        positive = ("epochs", "learning_rate", "kl_target", "update_kl_limit", "kl_limit", "score_clip")
-        for name in (*positive, "judge_every", "judge_window", "judge_patience"):
+        positive = ("epochs", "learning_rate", "value_rate", "kl_target", "update_kl_limit", "kl_limit", "score_clip")
+        for name in (*positive, "cliprange_value", "judge_every", "judge_window", "judge_patience"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise PPOError(f"{_flag(name)} {value}: expected more than 0")

@@ -113,9 +113,12 @@ class Trainer:
             self.ref_model = fabric.to_device(copy.deepcopy(policy.model).requires_grad_(requires_grad=False)).eval()  # type: ignore[assignment]
         actor = ActorCritic(policy.model, value_init_std=config.value_init_std, critic=critic)
         self.weights = {name: weight for name, weight in actor.named_parameters() if weight.requires_grad}
+        head = [weight for weight in actor.value_head.parameters() if weight.requires_grad]
+        rest = [weight for weight in self.weights.values() if all(weight is not other for other in head)]
         optimizer = torch.optim.AdamW(
-            self.weights.values(), lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
-        )
+            [{"params": rest, "share": 1.0}, {"params": head, "share": config.value_rate}],
+            lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True,
+        )  # fmt: skip
         self.actor, self.optimizer = fabric.setup(actor, optimizer)
         self.actor.eval()  # no dropout: it would make the ratio of the first minibatch differ from 1 (Huang et al. 2024)
         self.dice = torch.Generator().manual_seed(config.seed)
@@ -135,7 +138,7 @@ class Trainer:
         """
         config, device = self.config, self.fabric.device
         for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * (1 - self.update / config.updates)
+            group["lr"] = group["share"] * config.learning_rate * (1 - self.update / config.updates)
         self.batch = {}
         times = [time.perf_counter()]
         # 1. Sample answers to the next prompts.

@@ -125,6 +125,7 @@ def test_value_loss_takes_the_worse_of_clipped_and_unclipped() -> None:
     # first: (1 - 2)^2 = 1 against (0.2 - 2)^2 = 3.24; second: 0.01 both ways
     loss = core.value_loss(values, old, returns, mask_of(2, width=2), cliprange_value=0.2)
     assert loss.item() == pytest.approx(0.5 * (3.24 + 0.01) / 2)
+    assert core.value_loss(values, old, returns, mask_of(2, width=2)).item() == pytest.approx(0.5 * (1 + 0.01) / 2)
 
 
 def test_explained_variance_is_1_for_the_truth_and_0_for_a_constant() -> None:

@@ -328,6 +328,21 @@ def test_the_controller_steers_the_kl_of_a_run(tmp_path: Path) -> None:
     assert coefs == pytest.approx([0.1, 0.098, 0.098 * 1.02, 0.098 * 1.02**2])
 
 
+def test_the_value_head_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    """Ten times the rate, ten times the first step, which does not change the policy's."""
+
+    def stepped(value_rate: float) -> Trainer:
+        config = PPOConfig(episodes=64, batch_size=64, minibatch_size=64, epochs=1, value_rate=value_rate)
+        trainer = Trainer(config, Sampling(max_new_tokens=3), word_policy(tmp_path), count_a, ["c", "d"], CPU)
+        trainer.step()
+        return trainer
+
+    slow, fast = stepped(1.0), stepped(10.0)
+    assert slow.actor.value_head.bias.item() != 0
+    assert fast.actor.value_head.bias.item() == pytest.approx(10 * slow.actor.value_head.bias.item(), rel=1e-3)
+    assert torch.equal(fast.actor.model.lm_head.weight, slow.actor.model.lm_head.weight)
+
+
 def test_normalised_scores_make_a_run_blind_to_their_scale(tmp_path: Path) -> None:
     def last(scale: float) -> dict[str, float]:
         def scaled(prompts: Sequence[Prompt], answers: Sequence[str]) -> torch.Tensor:
@@ -373,6 +388,7 @@ def test_divergence_stops_with_one_line(tmp_path: Path) -> None:
         ({"batch_size": 10, "minibatch_size": 4}, "--batch-size 10 .*--minibatch-size 4"),
         ({"episodes": 10, "batch_size": 64}, "--episodes 10 .*--batch-size 64"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0"),
+        ({"cliprange_value": 0.0}, "--cliprange-value 0.0"),
         ({"kl_coef": -0.1}, "--kl-coef -0.1"),
         ({"minibatch_size": 16, "microbatch_size": 5}, "--minibatch-size 16 .*--microbatch-size 5"),
         ({"minibatch_size": 0}, "--minibatch-size 0: expected more than 0"),
