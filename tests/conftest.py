@@ -208,3 +208,33 @@ def tiny_causal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def days_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty comparisons that a tiny model learns."""
+    from lsplugin.preferences import write_pairs
+    from tests.fits import days
+
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    write_pairs(path, days(40))
+    return path
+
+
+@pytest.fixture(scope="session")
+def fitted(tiny_causal: Path, days_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model with all that a fit leaves behind; nobody changes it."""
+    from rm_lightning.__main__ import main
+    from tests.fits import arguments
+
+    output = tmp_path_factory.mktemp("fitted") / "rm"
+    main(arguments(days_file, tiny_causal, output, "--trainer.max_epochs=3", "--model.learning_rate=1e-2"))
+    return output
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no pictures, which take most of the time of a tiny fit."""
+    import rm_lightning.finish
+
+    monkeypatch.setattr(rm_lightning.finish, "write_report", lambda *_: None)

@@ -65,9 +65,31 @@ def differences(output: Path) -> list[float]:
     return (better - worse).tolist()
 
 
+def agree(output: Path, tolerance: float = 1e-5) -> None:
+    """Check it: what was measured in the training is what the exported folder gives."""
+    import torch
+
+    found = torch.tensor(differences(output), dtype=torch.float64)
+    told = metrics(output)
+    assert found.mean().item() == pytest.approx(told["margin"], abs=tolerance)
+    assert told["decided"] == len(found)
+    assert told["accuracy"] == pytest.approx((0.5 + 0.5 * found.sign()).mean().item())
+
+
 def without_report() -> None:
     """Draw no pictures, which take most of the time of a tiny fit."""
     pytest.MonkeyPatch().setattr(rm_lightning.finish, "write_report", lambda *_: None)
+
+
+def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command ends with."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module("rm_lightning.__main__").main(args)
+    assert stopped.value.code == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
 
 
 @dataclass(frozen=True)
