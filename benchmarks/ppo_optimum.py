@@ -61,10 +61,10 @@ class Result(NamedTuple):
 def settings(name: str, kl_coef: float, episodes: int, seed: int) -> PPOConfig:
     """Give a run its settings.
 
-    What differs from the defaults: the learning rate, as the model is tiny, and value_rate, as the head is fast enough at that rate;
-    vf_coef, which is measured no worse at 1; many small steps on each batch, which take more out of the same episodes than few
-    large ones; far larger batches in world B, where what is learned of one answer says nothing of another,
-    so that an update that fits the answers of a small batch unlearns others.
+    What differs from the defaults: the learning rate, as the model is tiny, and value_rate, as the head is fast enough at that
+    rate; vf_coef, which is measured no worse at 1; many small steps on each batch, which take more out of the same episodes than
+    few large ones; far larger batches in world B, where what is learned of one answer says nothing of another, so that an update
+    that fits the answers of a small batch unlearns others.
     """
     config = PPOConfig(
         episodes=episodes,
