@@ -176,7 +176,9 @@ def compared(model: Path, folder: Path, prompts: Path) -> list[Pair]:
 
 
 def fit(model: Path, folder: Path, name: str, pairs: Iterable[Pair]) -> Path:
-    """Train a reward model."""
+    """Train a reward model, once."""
+    if (folder / name / "config.json").exists():
+        return folder / name
     write_pairs(folder / f"{name}.jsonl", pairs)
     call("rm_lightning", "fit", f"--model.backbone={model}", f"--data.pairs={folder / name}.jsonl", f"--output={folder / name}",
          "--model.learning_rate=5e-4", "--trainer.enable_progress_bar=false")  # fmt: skip
