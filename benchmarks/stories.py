@@ -63,6 +63,8 @@ HAPPY = [
 SAD = ["sad", "cry", "cried", "scared", "angry", "hurt", "lost", "bad", "afraid"]
 TOKENS = 96
 EPISODES = 1536
+WEAK = 200
+"""Comparisons that the weak reward model learns from; the judge has the others, which are some two thousand."""
 NOISE = 1.0
 """Of the simulated people: they prefer a to b with the probability sigmoid((quality a - quality b) / NOISE)."""
 
@@ -118,11 +120,11 @@ def call(*command: str | Path) -> None:
     subprocess.run([sys.executable, "-m", *map(str, command)], check=True, env={**os.environ, "PYTHONPATH": paths})
 
 
-def tune(model: Path, prompts: Path, output: Path, *reward: str, kl_coef: float = 0.05, rate: float = 3e-4) -> None:
-    """Tune the model."""
+def tune(model: Path, prompts: Path, output: Path, *given: str) -> None:
+    """Tune the model; what is given wins."""
     call("ppo", "run", "--policy", model, "--prompts", prompts, "--output", output, "--episodes", str(EPISODES),
-         "--learning-rate", str(rate), "--kl-coef", str(kl_coef), "--max-new-tokens", str(TOKENS),
-         "--missing-eos-penalty", "0", "--overwrite", *reward)  # fmt: skip
+         "--learning-rate", "3e-4", "--max-new-tokens", str(TOKENS), "--missing-eos-penalty", "0", "--overwrite",
+         *given)  # fmt: skip
 
 
 def compare(model: Path, held_out: Path, tuned: Path, *measures: str) -> dict[str, Any]:
@@ -196,10 +198,11 @@ def by_guard(model: Path, folder: Path, prompts: Path) -> None:
     """Optimise a weak reward model, with the guard and without; draw both scores against sqrt(KL)."""
     pairs = compared(model, folder, prompts)
     random.Random(1).shuffle(pairs)
-    weak, judge = fit(model, folder, "weak", pairs[:60]), fit(model, folder, "judge", pairs[60:])
-    given = ["--reward", str(weak), "--judge", str(judge)]
-    tune(model, prompts, folder / "unguarded", *given, "--judge-patience", "1000", kl_coef=0.001, rate=5e-4)
-    tune(model, prompts, folder / "guarded", *given, kl_coef=0.001, rate=5e-4)
+    weak, judge = fit(model, folder, "weak", pairs[:WEAK]), fit(model, folder, "judge", pairs[WEAK:])
+    given = ["--reward", str(weak), "--judge", str(judge), "--kl-coef", "0.001", "--learning-rate", "1e-4"]
+    given += ["--episodes", str(2 * EPISODES)]
+    tune(model, prompts, folder / "unguarded", *given, "--judge-patience", "1000")
+    tune(model, prompts, folder / "guarded", *given)
     whole, stopped = (metrics_of(folder / name) for name in ("unguarded", "guarded"))
     gold = qualities(folder / "unguarded" / "samples.jsonl")
     (folder / "guard.png").write_bytes(
@@ -241,7 +244,7 @@ def draw(axes: Axes, whole: Sequence[dict[str, float]], stop: int, gold: dict[in
     lines = {"weak reward": [row["score"] for row in whole], "judge": [row["judge"] for row in whole]}
     lines["quality (never seen)"] = [gold[int(row["update"])] for row in whole]
     for (label, values), colour in zip(lines.items(), (BLUE, RED, GREY), strict=True):
-        axes.plot(x, [value - fmean(values[:3]) for value in values], ".", color=colour, label=label)
+        axes.plot(x, [value - fmean(values[:3]) for value in values], ".-", linewidth=0.5, color=colour, label=label)
     axes.axvline(x[min(stop, len(x)) - 1], color=GREY, linestyle=":", label="the guard ends the run")
     axes.set_xlabel("square root of the KL to the start, in nats")
     axes.set_ylabel("score less that of the first updates")
