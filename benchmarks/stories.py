@@ -63,7 +63,7 @@ HAPPY = [
 SAD = ["sad", "cry", "cried", "scared", "angry", "hurt", "lost", "bad", "afraid"]
 TOKENS = 96
 EPISODES = 1536
-WEAK = 200
+WEAK = 60
 """Comparisons that the weak reward model learns from; the judge has the others, which are some two thousand."""
 NOISE = 1.0
 """Of the simulated people: they prefer a to b with the probability sigmoid((quality a - quality b) / NOISE)."""
@@ -199,8 +199,7 @@ def by_guard(model: Path, folder: Path, prompts: Path) -> None:
     pairs = compared(model, folder, prompts)
     random.Random(1).shuffle(pairs)
     weak, judge = fit(model, folder, "weak", pairs[:WEAK]), fit(model, folder, "judge", pairs[WEAK:])
-    given = ["--reward", str(weak), "--judge", str(judge), "--kl-coef", "0.001", "--learning-rate", "1e-4"]
-    given += ["--episodes", str(2 * EPISODES)]
+    given = ["--reward", str(weak), "--judge", str(judge), "--kl-coef", "0.001", "--learning-rate", "5e-4"]
     tune(model, prompts, folder / "unguarded", *given, "--judge-patience", "1000")
     tune(model, prompts, folder / "guarded", *given)
     whole, stopped = (metrics_of(folder / name) for name in ("unguarded", "guarded"))
