@@ -16,7 +16,7 @@ from lsplugin.template import Spec, template_names, theme_names
 from tests.helpers import pairwise_result, read_lines, run_cli, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from playwright.sync_api import Locator, Page
 
@@ -271,10 +271,13 @@ def keep_screenshots(root: Locator, folder: Path, name: str) -> None:
         root.screenshot(path=folder / f"{name}-{scheme}.png")
 
 
-@pytest.mark.parametrize(
-    "theme", [name if name == "default" else pytest.param(name, marks=pytest.mark.slow) for name in theme_names()]
-)
-@pytest.mark.parametrize("template", template_names())
+def everyday(names: Iterable[str], *chosen: str) -> list[Any]:
+    """Mark all but the chosen ones as slow."""
+    return [name if name in chosen else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("theme", everyday(theme_names(), "default"))
+@pytest.mark.parametrize("template", everyday(template_names(), "pairwise", "scale"))
 def test_label_by_mouse_and_keyboard_and_from_prelabels(
     template: str, theme: str, page: Page, server: LabelStudio, admin: Person
 ) -> None:

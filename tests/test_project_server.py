@@ -496,6 +496,7 @@ def test_a_tie_disputes_a_preference_and_misses_gold() -> None:
         assert found.missed == ([21] if name == "a tie" else [10] if name == "changed mind" else []), name
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_data_manager_shows_the_tabs(connected: LabelStudio, admin: Person, page: Page) -> None:
     with annotators("ann", "bob") as (ann, bob):

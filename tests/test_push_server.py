@@ -157,6 +157,7 @@ def test_killed_at_any_moment_and_run_again(connected: LabelStudio, tmp_path: Pa
     assert prompts("Killed") == once(count)
 
 
+@pytest.mark.slow
 def test_the_server_goes_away_under_it(migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     count = 4000
