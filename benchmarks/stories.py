@@ -254,6 +254,7 @@ def draw_length(axes: Axes, whole: Sequence[dict[str, float]], stop: int) -> Non
     """Draw the answers' length, update by update."""
     axes.plot([row["update"] for row in whole], [row["length"] for row in whole], color=BLUE)
     axes.axvline(stop, color=GREY, linestyle=":")
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("update")
     axes.set_ylabel("tokens of an answer")
 
