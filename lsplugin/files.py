@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 PathLike = str | os.PathLike[str]
+CLOCKED = frozenset({"timings.jsonl"})
+"""Files of a model's folder that tell how long something took: no part of what the model is."""
 
 _SURROGATES = "backslashreplace"
 """How half an emoji is written, which UTF-8 cannot hold: as \\ud83d, JSON's own escape."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import try_to_load_from_cache
 
 from lsplugin.errors import LspluginError
-from lsplugin.files import PathLike, is_remote, read_json, write_json
+from lsplugin.files import CLOCKED, PathLike, is_remote, read_json, write_json
 from rm_lightning.candidates import Candidate, read_candidates
 from rm_lightning.errors import RewardModelError
 
@@ -190,7 +190,9 @@ def chunks(candidates: Iterable[Candidate]) -> Iterator[list[Candidate]]:
 
 
 def model_digest(name: str, pattern: str = "*") -> str:
-    """Give the digest of a model's files, in a folder or in the hub's cache: a copy elsewhere has the same.
+    """Give the digest of a model's files, in a folder or in the hub's cache.
+
+    A copy elsewhere has the same, and so has a model that was made again, however long that took.
 
     Args:
         name: of a folder, or on the hub.
@@ -202,7 +204,7 @@ def model_digest(name: str, pattern: str = "*") -> str:
         assert isinstance(cached, str)  # it was loaded from there
         folder = Path(cached).parent
     whole = hashlib.sha256()
-    for file in sorted(file for file in folder.glob(pattern) if file.is_file()):
+    for file in sorted(file for file in folder.glob(pattern) if file.is_file() and file.name not in CLOCKED):
         with file.open("rb") as stream:
             whole.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import ijson
 
 from lsplugin.errors import LspluginError
-from lsplugin.files import read_json, read_jsonl, write_json
+from lsplugin.files import CLOCKED, read_json, read_jsonl, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-CLOCKED = {"timings.jsonl"}
-"""Files inside a model's folder that tell how long something took."""
 
 OF_THE_SERVER = {"project.txt", "labels.html", "labels.json"}
 """Files that name a server's numbers and people; what they say otherwise follows from the export."""

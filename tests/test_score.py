@@ -536,6 +536,8 @@ class TestKilled:
     def test_a_model_is_known_again_by_its_files(self, models: list[str], tmp_path: Path) -> None:
         copy = Path(shutil.copytree(models[0], tmp_path / "elsewhere"))
         assert model_digest(str(copy)) == model_digest(models[0]) != model_digest(models[1])
+        (copy / "timings.jsonl").write_text('{"update": 1, "rollout": 0.5}\n')
+        assert model_digest(str(copy)) == model_digest(models[0])
         weights = copy / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
         assert model_digest(str(copy)) != model_digest(models[0])
