@@ -64,7 +64,7 @@ def settings(name: str, kl_coef: float, episodes: int, seed: int) -> PPOConfig:
     What differs from the defaults: the learning rate, as the model is tiny, and value_rate, as the head is fast enough at that
     rate; vf_coef, which is measured no worse at 1; many small steps on each batch, which take more out of the same episodes than
     few large ones; far larger batches in world B, where what is learned of one answer says nothing of another, so that an update
-    that fits the answers of a small batch unlearns others.
+    that fits the answers of a small batch unlearns others; the more so at kl_coef 1, where every answer counts in the optimum.
     """
     config = PPOConfig(
         episodes=episodes,
@@ -78,7 +78,11 @@ def settings(name: str, kl_coef: float, episodes: int, seed: int) -> PPOConfig:
         missing_eos_penalty=0.0,
         seed=seed,
     )
-    return replace(config, batch_size=2048, minibatch_size=256, learning_rate=1e-3) if name == "B" else config
+    if name != "B":
+        return config
+    if kl_coef >= 1:
+        return replace(config, batch_size=8192, minibatch_size=512, epochs=16, learning_rate=1e-3)
+    return replace(config, batch_size=2048, minibatch_size=256, learning_rate=1e-3)
 
 
 def tune(world: World, config: PPOConfig) -> Result:
