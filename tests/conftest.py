@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a name that is no folder is unknown at once, here as anywhere offline
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tests run side by side; two threads for tiny tensors wait for each other
+# Tests run side by side; two threads for tiny tensors wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import platformdirs
 import pytest
