@@ -24,7 +24,7 @@ from ppo.cli_shared import (
     rewards_of,
 )
 from ppo.config_file import ConfigFile, PrintConfig, as_config
-from ppo.settings import Keeping, PPOConfig, Sampling
+from ppo.settings import Keeping, PPOConfig, Rollouts, Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ WIDTH = 60
 """Characters of a cell."""
 
 
-@with_options(PPOConfig, Sampling, Keeping)
+@with_options(PPOConfig, Sampling, Rollouts, Keeping)
 def run(
     policy: PolicyName = None,
     reward: Rewards = None,
@@ -86,13 +86,16 @@ def run(
     """
     if policy is None:
         settings = DEMO_SETTINGS | settings
-    tuning, sampling, keeping = make(PPOConfig, settings), make(Sampling, settings), make(Keeping, settings)
+    tuning, sampling = make(PPOConfig, settings), make(Sampling, settings)
+    rollouts, keeping = make(Rollouts, settings), make(Keeping, settings)
     if print_config:
         given = {"policy": policy, "reward": reward or [DEFAULT_REWARD], "reward_aggregate": reward_aggregate, "judge": judge,
                  "value_model": value_model, "prompts": prompts,
                  "output": output, "accelerator": accelerator, "devices": devices, "num_nodes": num_nodes,
                  "strategy": strategy, "precision": precision, "show_samples": show_samples}  # fmt: skip
-        typer.echo(as_config(given | asdict(tuning) | asdict(sampling) | asdict(keeping)), nl=False)
+        for part in (tuning, sampling, rollouts, keeping):
+            given |= asdict(part)
+        typer.echo(as_config(given), nl=False)
         return
     rewards = rewards_of(reward)
     texts = prompts_of(prompts)
@@ -116,7 +119,7 @@ def run(
         with console.progress("tuning", tuning.updates) if fabric.is_global_zero else nullcontext(_silent) as advance:
             told = tune(
                 name, rewards, texts, output, config=tuning, sampling=sampling, fabric=fabric, aggregate=reward_aggregate,
-                judges=judge or (), value_model=value_model, keeping=keeping,
+                judges=judge or (), value_model=value_model, rollouts=rollouts, keeping=keeping,
                 on_update=partial(show, advance=advance), tell=console.say,
             )  # fmt: skip
     except Interrupted as how:

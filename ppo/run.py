@@ -22,7 +22,8 @@ from ppo.policy import load_policy
 from ppo.processes import alone
 from ppo.report import write_report
 from ppo.reward import content_of, load_reward
-from ppo.settings import Keeping
+from ppo.samplers import make_sampler
+from ppo.settings import Keeping, Rollouts
 from ppo.trainer import Trainer
 from rm_lightning.adapters import export_model
 from rm_lightning.scoring import model_digest
@@ -60,6 +61,7 @@ def run(
     aggregate: str = "mean",
     judges: Sequence[str] = (),
     value_model: str | None = None,
+    rollouts: Rollouts | None = None,
     keeping: Keeping | None = None,
     on_update: Callable[[Update], None] = lambda _: None,
     tell: Callable[[str], None] = lambda _: None,
@@ -79,6 +81,7 @@ def run(
         aggregate: how several rewards become one.
         judges: rewards that the policy is not tuned on, to watch it with; see `ppo.guards`.
         value_model: where a network of its own for the values starts from; see `ppo.actor.load_critic`.
+        rollouts: what samples the answers.
         keeping: what is kept and replaced.
         on_update: called after every update, in the first process.
         tell: called with what a person should hear of, in the first process.
@@ -90,7 +93,7 @@ def run(
         PPOError: what was given cannot be used, another run's result is in the output, or the run diverged.
         Interrupted: by Ctrl-C.
     """
-    keeping = keeping or Keeping()
+    keeping, rollouts = keeping or Keeping(), rollouts or Rollouts()
     first = fabric.is_global_zero
     say = tell if first else lambda _: None
     check_replaceable(output, marker=MARKER)
@@ -117,12 +120,16 @@ def run(
         "prompts": len(prompts),
         **asdict(config),
         **asdict(sampling),
+        "rollout": rollouts.rollout,
         "precision": str(fabric._precision.precision),  # noqa: SLF001 - it is nowhere else
     }
     settings["content"] = _contents(policy_name, rewards, judges, prompts)
     if value_model is not None:
         settings["content"]["value_model"] = model_digest(value_model)
-    trainer = Trainer(config, sampling, policy, reward, prompts, fabric, judge=judge, critic=critic)
+    trainer = Trainer(
+        config, sampling, policy, reward, prompts, fabric, judge=judge, critic=critic,
+        sampler=make_sampler(rollouts, policy, fabric),
+    )  # fmt: skip
     journal = Journal(output, settings)
     with alone(journal.folder / "lock", fabric):
         _tune(trainer, journal, output, keeping, on_update, say)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from transformers import DynamicCache
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 LEAVE_AT = 0.75
 """Finished sequences leave the batch when fewer than this share are still going: copying the cache costs something, too."""
+
+
+class Sampler(Protocol):
+    """What continues prompts, as `sample` does: the same arguments, the same results."""
+
+    def __call__(
+        self, policy: Policy, input_ids: Tensor, mask: Tensor, *, sampling: Sampling, uniforms: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Continue each prompt: (responses, response_mask), both (B, T)."""
+        ...
 
 
 @torch.no_grad()

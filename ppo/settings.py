@@ -11,6 +11,9 @@ from ppo.errors import PPOError
 KL_ESTIMATORS = ("k1", "k2", "k3")
 """Of Schulman 2020; see `ppo.core.kl_penalty`."""
 
+ROLLOUTS = ("own", "static", "vllm")
+"""What can sample; see `ppo.samplers`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -122,6 +125,30 @@ class PPOConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """What samples the answers of a run; see `ppo.samplers`.
+
+    Raises:
+        PPOError: for a value that cannot be, or a package that is not there.
+    """
+
+    rollout: Annotated[
+        str,
+        "What samples: own, the decode loop of this package; static, the same with a cache of one size, compiled, "
+        "CUDA graphs on a GPU; vllm, the package vLLM.",
+    ] = "own"
+    vllm_memory: Annotated[float, "Share of a GPU's memory that vLLM takes for itself."] = 0.3
+
+    def __post_init__(self) -> None:
+        if self.rollout not in ROLLOUTS:
+            raise PPOError(f"--rollout {self.rollout}: expected one of {', '.join(ROLLOUTS)}")
+        if not 0 < self.vllm_memory < 1:
+            raise PPOError(f"--vllm-memory {self.vllm_memory}: expected a share above 0 and below 1")
+        if self.rollout == "vllm":
+            _check_package("--rollout vllm", "vllm")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Keeping:
     """What a run keeps, and what of an earlier run's it may replace; the result does not depend on it.
 
@@ -137,8 +164,13 @@ class Keeping:
     def __post_init__(self) -> None:
         if self.save_every < 1:
             raise PPOError(f"--save-every {self.save_every}: expected more than 0")
-        if self.wandb is not None and find_spec("wandb") is None:
-            raise PPOError("--wandb needs the package wandb: pip install 'label-studio-rlhf[wandb]'")
+        if self.wandb is not None:
+            _check_package("--wandb", "wandb")
+
+
+def _check_package(option: str, name: str) -> None:
+    if find_spec(name) is None:
+        raise PPOError(f"{option} needs the package {name}: pip install 'label-studio-rlhf[{name}]'")
 
 
 def _flag(name: str) -> str:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lsplugin.preferences import Prompt
     from ppo.policy import Policy
     from ppo.reward import Reward
+    from ppo.sampling import Sampler
     from ppo.settings import PPOConfig, Sampling
 
 
@@ -79,6 +80,7 @@ class Trainer:
         fabric: device, precision and processes; launched where there are several.
         judge: scores that the policy is not tuned on; see `ppo.guards`.
         critic: a network of its own for the values, from `ppo.actor.load_critic`; the policy's trunk by default.
+        sampler: what samples the answers, from `ppo.samplers.make_sampler`; the decode loop by default.
 
     Attributes:
         update: how many updates there were.
@@ -100,12 +102,13 @@ class Trainer:
         *,
         judge: Reward | None = None,
         critic: PreTrainedModel | None = None,
+        sampler: Sampler = sample,
     ) -> None:
         if not prompts:
             raise PPOError("no prompts to answer: expected one or more")
         check_shares(config, fabric.world_size)
         self.config, self.sampling, self.policy, self.fabric = config, sampling, policy, fabric
-        self.reward, self.judge, self.prompts = reward, judge, prompts
+        self.reward, self.judge, self.prompts, self.sampler = reward, judge, prompts, sampler
         if config.lora_rank:
             add_adapters(policy.model, config.lora_rank)
             self.ref_model = policy.model  # with its adapters off
@@ -204,7 +207,7 @@ class Trainer:
         uniforms = torch.rand(len(prompts), room, generator=self.dice).to(fabric.device)
         own = share(len(prompts), fabric)
         with fabric.autocast():
-            drawn = sample(self.policy, input_ids[own], mask[own], sampling=self.sampling, uniforms=uniforms[own])
+            drawn = self.sampler(self.policy, input_ids[own], mask[own], sampling=self.sampling, uniforms=uniforms[own])
         spare = (0, room - drawn[0].shape[1])  # as wide in every process
         responses = gather(pad(drawn[0], spare, value=self.policy.pad_token_id), fabric)
         response_mask = gather(pad(drawn[1], spare).long(), fabric).bool()

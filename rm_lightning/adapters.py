@@ -133,7 +133,7 @@ def export_model(model: PreTrainedModel, folder: Path, *, adapter: bool) -> None
             "export with adapter=True"
         )
     else:
-        model.save_pretrained(folder, state_dict=dict(_merged(model)))
+        model.save_pretrained(folder, state_dict=dict(merged_weights(model)))
 
 
 def base_of(name: str) -> str | None:
@@ -190,7 +190,7 @@ def _as_json(value: object) -> object:
     return getattr(value, "value", str(value))
 
 
-def _merged(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """Give the weights as if there had never been adapters: W + alpha / r * B A."""
     layers = _layers(model)
     for name, weight in model.state_dict().items():
