@@ -42,8 +42,7 @@ RATE = 3e-4
 KL_COEF = 0.05
 SKIPPED = 2
 """Updates that warm caches up."""
-NEVER = ROWS - 1
-"""A token that is never said."""
+PRECISION = {"cpu": "32-true", "cuda": "bf16-mixed"}
 
 
 class Job(NamedTuple):
@@ -58,6 +57,10 @@ class Job(NamedTuple):
         ends: answers end with EOS.
         seed: of the run.
         trl: folder of TRL.
+        device: cpu or cuda; there in mixed precision (bfloat16).
+        rollout: what samples ours; see `ppo.samplers`.
+        tokens: of an answer at most.
+        prompts: what to answer; the demo world's by default.
     """
 
     name: str
@@ -68,6 +71,10 @@ class Job(NamedTuple):
     ends: bool
     seed: int
     trl: Path
+    device: str = "cpu"
+    rollout: str = "own"
+    tokens: int = TOKENS
+    prompts: tuple[str, ...] = ()
 
 
 class Phases(NamedTuple):
@@ -134,13 +141,14 @@ def ours(job: Job) -> list[Phases]:
     from ppo.actor import load_critic
     from ppo.policy import load_policy
     from ppo.reward import load_reward
-    from ppo.settings import PPOConfig, Sampling
+    from ppo.samplers import make_sampler
+    from ppo.settings import PPOConfig, Rollouts, Sampling
     from ppo.trainer import Trainer
 
     keep_memory()  # as the command does
     policy = load_policy(str(job.base))
     if not job.ends:
-        policy = policy._replace(eos_token_ids=(NEVER,))
+        policy = policy._replace(eos_token_ids=(policy.model.config.vocab_size - 1,))  # never said
     config = PPOConfig(
         episodes=job.updates * BATCH,
         batch_size=BATCH,
@@ -150,10 +158,11 @@ def ours(job: Job) -> list[Phases]:
         missing_eos_penalty=1.0 if job.ends else 0.0,
         seed=job.seed,
     )
+    fabric = Fabric(accelerator=job.device, devices=1, precision=PRECISION[job.device])  # type: ignore[arg-type]
     trainer = Trainer(
-        config, Sampling(max_new_tokens=TOKENS), policy, load_reward([str(job.reward)]), prompts_of(),
-        Fabric(accelerator="cpu", devices=1),
-        critic=load_critic(str(job.base), policy) if job.name == APART else None,
+        config, Sampling(max_new_tokens=job.tokens), policy, load_reward([str(job.reward)], device=fabric.device),
+        job.prompts or prompts_of(), fabric, critic=load_critic(str(job.base), policy) if job.name == APART else None,
+        sampler=make_sampler(Rollouts(rollout=job.rollout), policy, fabric),
     )  # fmt: skip
     found = []
     for _ in range(job.updates):
@@ -175,12 +184,13 @@ def trl(job: Job) -> list[Phases]:
 
     policy = load_policy(str(job.base))
     tokenizer = AutoTokenizer.from_pretrained(job.base, padding_side="left")
-    rows = [{"input_ids": policy.encoder.prompt(prompt)} for prompt in prompts_of()]
+    rows = [{"input_ids": policy.encoder.prompt(prompt)} for prompt in job.prompts or prompts_of()]
     marks: list[tuple[str, float]] = []
 
     def marked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:  # noqa: ANN401
             found = function(*given, **named)
+            settle(job)
             marks.append((name, time.perf_counter()))
             return found
 
@@ -191,12 +201,14 @@ def trl(job: Job) -> list[Phases]:
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: object, **__: object) -> None:
+            settle(job)
             marks.append(("learning", time.perf_counter()))
 
     config = PPOConfig(
-        output_dir=str(job.output), report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False,
+        output_dir=str(job.output), report_to="none", use_cpu=job.device == "cpu", bf16=job.device == "cuda",
+        gradient_checkpointing=False,
         per_device_train_batch_size=BATCH, gradient_accumulation_steps=1, num_mini_batches=1, num_ppo_epochs=4,
-        local_rollout_forward_batch_size=BATCH, total_episodes=job.updates * BATCH, response_length=TOKENS,
+        local_rollout_forward_batch_size=BATCH, total_episodes=job.updates * BATCH, response_length=job.tokens,
         temperature=1.0, stop_token="eos" if job.ends else None, missing_eos_penalty=1.0 if job.ends else None,
         learning_rate=RATE, kl_coef=KL_COEF, whiten_rewards=False, num_sample_generations=0, save_strategy="no",
         seed=job.seed, disable_tqdm=True,
@@ -236,6 +248,14 @@ def phases(began: float, marks: list[tuple[str, float]]) -> list[Phases]:
     return found
 
 
+def settle(job: Job) -> None:
+    """Wait until a GPU has done what it was asked."""
+    import torch
+
+    if job.device == "cuda":
+        torch.cuda.synchronize()
+
+
 def save(policy: Policy, folder: Path) -> None:
     """Write the tuned policy."""
     policy.model.save_pretrained(folder)
@@ -253,7 +273,10 @@ def work(job: Job, results: Any) -> None:  # noqa: ANN401 - a queue
     torch.set_num_threads(2)
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     found = CONTENDERS[job.name](job)
-    results.put((found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if job.device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    results.put((found, peak / 2**20))
 
 
 def run(job: Job) -> tuple[list[Phases], float]:
