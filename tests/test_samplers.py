@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from lightning.fabric import Fabric
+from transformers import MistralConfig, MistralForCausalLM
 
+from ppo.errors import PPOError
+from ppo.policy import load_policy
 from ppo.samplers import REDUCED, StaticSampler, make_sampler
 from ppo.sampling import sample
 from ppo.settings import PPOConfig, Rollouts, Sampling
@@ -92,6 +95,30 @@ def test_a_run_learns_the_same_from_either(tmp_path: Path) -> None:
     for ours, theirs in zip(*metrics, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
     assert metrics[0][-1]["score"] > metrics[0][0]["score"]
+
+
+@pytest.mark.data
+def test_a_real_model_gives_the_answers_of_the_decode_loop(real_data: Path) -> None:
+    policy = load_policy(str(real_data / "models" / "stories260k-hf"))
+    ids, mask = policy.read(["Once upon a time", "Lily was a girl who", "Once upon a time"], room=40)
+    ours, theirs = (
+        loop(policy, ids, mask, sampling=Sampling(max_new_tokens=40), uniforms=dice(3, 40))
+        for loop in (StaticSampler(EAGER), sample)
+    )
+    assert torch.equal(ours[0], theirs[0])
+    assert ours[1].all()
+
+
+def test_layers_that_see_a_window_are_refused(tmp_path: Path) -> None:
+    policy = word_policy(tmp_path)
+    config = MistralConfig(
+        vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, sliding_window=4, max_position_embeddings=32,
+    )  # fmt: skip
+    narrow = policy._replace(model=MistralForCausalLM(config).eval())
+    ids, mask = policy.read(PROMPTS, room=8)
+    with pytest.raises(PPOError, match="--rollout static: expected a model whose layers all see the whole text"):
+        StaticSampler(EAGER)(narrow, ids, mask, sampling=Sampling(max_new_tokens=8), uniforms=dice(7, 8))
 
 
 def test_the_settings_choose(tmp_path: Path) -> None:
