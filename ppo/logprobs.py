@@ -1,4 +1,4 @@
-"""Log-probabilities of drawn tokens straight from hidden states, a few hundred tokens at a time.
+"""Log-probabilities of drawn tokens straight from hidden states, so many tokens at a time as fit into some memory.
 
 With a vocabulary of V and hidden states of width H, the logits of N tokens take N V numbers, several times over once softmax and
 its gradient are kept: more than everything else of a small model, in memory and in time. Here they live for a few tokens at a
@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+
+PIECE = 2**24
+"""Logits in a piece, 64 MiB of float32: products of 2,048 tokens by 8,192 run a third faster than of 256."""
 
 LEAST = 256
 """Tokens in a piece at least; as many as states are wide where that is more, so that summing the weight's gradient is cheap."""
@@ -43,7 +46,7 @@ class _LinearLogprobs(Function):
         logprobs = torch.empty(len(hidden), device=hidden.device)
         keep = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= KEPT
         pushes = []
-        for piece in _pieces(hidden):
+        for piece in _pieces(hidden, matrix):
             logs = _logits(states[piece], matrix, temperature).log_softmax(-1)
             logprobs[piece] = logs.gather(1, tokens[piece][:, None]).squeeze(1)
             if keep:
@@ -59,7 +62,7 @@ class _LinearLogprobs(Function):
         scaled = (states * scale).to(states.dtype)
         d_states = torch.empty_like(states)
         d_matrix = torch.zeros(matrix.shape, device=matrix.device)
-        for number, piece in enumerate(_pieces(states)):
+        for number, piece in enumerate(_pieces(states, matrix)):
             if pushes:
                 push = pushes[number]
             else:
@@ -73,8 +76,8 @@ class _LinearLogprobs(Function):
         return d_states.to(ctx.dtypes[0]), d_matrix.to(ctx.dtypes[1]), None, None
 
 
-def _pieces(hidden: Tensor) -> list[slice]:
-    size = max(LEAST, hidden.shape[1])
+def _pieces(hidden: Tensor, matrix: Tensor) -> list[slice]:
+    size = max(LEAST, hidden.shape[1], PIECE // len(matrix))
     return [slice(start, start + size) for start in range(0, len(hidden), size)]
 
 

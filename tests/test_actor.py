@@ -30,7 +30,7 @@ from ppo.actor import (
 )
 from ppo.core import entropy, token_logprobs
 from ppo.errors import PPOError
-from ppo.logprobs import KEPT, linear_logprobs
+from ppo.logprobs import KEPT, PIECE, linear_logprobs
 from rm_lightning.backbone import load_scorer, load_tokenizer
 from tests.worlds import word_policy
 
@@ -174,10 +174,11 @@ def test_equal_prompts_are_read_once() -> None:
 
 
 @pytest.mark.parametrize("kept", [0, KEPT])
-@pytest.mark.parametrize("count", [1, 255, 256, 700])
-def test_pieces_change_nothing(count: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("count", "piece"), [(1, 0), (255, 0), (256, 0), (700, 0), (700, 30 * 300), (700, PIECE)])
+def test_pieces_change_nothing(count: int, piece: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of tokens, gradients kept or made again: values and both gradients of the plain formula in float64."""
     monkeypatch.setattr(logprobs, "KEPT", kept)
+    monkeypatch.setattr(logprobs, "PIECE", piece)
     dice = torch.Generator().manual_seed(count)
     hidden = torch.randn(count, 8, generator=dice, requires_grad=True)
     weight = torch.randn(30, 8, generator=dice, requires_grad=True)
