@@ -20,6 +20,9 @@ PIECE = 2**24
 LEAST = 256
 """Tokens in a piece at least; as many as states are wide where that is more, so that summing the weight's gradient is cheap."""
 
+SMALL = -80.0
+"""Log-probabilities below this are not read off a float32 probability, which has few digits there, and none below -103."""
+
 KEPT = 2**25
 """N V at most for which the logits' gradients are kept: 128 MiB of float32."""
 
@@ -47,10 +50,9 @@ class _LinearLogprobs(Function):
         keep = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= KEPT
         pushes = []
         for piece in _pieces(hidden, matrix):
-            logs = _logits(states[piece], matrix, temperature).log_softmax(-1)
-            logprobs[piece] = logs.gather(1, tokens[piece][:, None]).squeeze(1)
+            chances, logprobs[piece] = _chances(_logits(states[piece], matrix, temperature), tokens[piece])
             if keep:
-                pushes.append(_pushed(logs.exp_(), tokens[piece]).to(states.dtype))
+                pushes.append(_pushed(chances, tokens[piece]).to(states.dtype))
         ctx.save_for_backward(states, matrix, tokens, *pushes)
         ctx.temperature, ctx.dtypes = temperature, (hidden.dtype, weight.dtype)
         return logprobs
@@ -84,6 +86,16 @@ def _pieces(hidden: Tensor, matrix: Tensor) -> list[slice]:
 def _logits(states: Tensor, matrix: Tensor, temperature: float) -> Tensor:
     logits = (states @ matrix.T).float()
     return logits if temperature == 1 else logits.div_(temperature)
+
+
+def _chances(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """softmax(z), (N, V), and log p(y), (N,): the logarithm of one chance a row takes less than those of all."""
+    chances = logits.softmax(-1)
+    logprobs = chances.gather(1, tokens[:, None]).squeeze(1).log()
+    low = logprobs < SMALL
+    if low.any():
+        logprobs[low] = logits[low].log_softmax(-1).gather(1, tokens[low, None]).squeeze(1)
+    return chances, logprobs
 
 
 def _pushed(chances: Tensor, tokens: Tensor) -> Tensor:

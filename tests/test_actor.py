@@ -192,6 +192,17 @@ def test_pieces_change_nothing(count: int, piece: int, kept: int, monkeypatch: p
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
+def test_log_probabilities_too_small_for_a_probability() -> None:
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
+    hidden = torch.tensor([[200.0, 0.0], [85.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    tokens = torch.tensor([1, 1, 1])
+    exact = (hidden.double() @ weight.double().T).log_softmax(-1)[:, 1]
+    found = linear_logprobs(hidden, weight, tokens)
+    assert found.tolist() == pytest.approx(exact.tolist(), rel=1e-6)
+    (ours,), (theirs,) = (torch.autograd.grad(part.sum(), hidden) for part in (found, exact))
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
 @pytest.mark.parametrize("kept", [0, KEPT])
 def test_mixed_precision_gives_float32_sums_of_bfloat16_products(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logprobs, "KEPT", kept)
