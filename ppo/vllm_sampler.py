@@ -12,11 +12,8 @@ from ppo.errors import PPOError
 from rm_lightning.adapters import merged_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lightning.fabric import Fabric
     from torch import Tensor
-    from transformers import PreTrainedModel
 
     from ppo.policy import Policy
     from ppo.settings import Sampling
@@ -97,25 +94,28 @@ class VLLMSampler:
             said = [at[token].logprob for at, token in zip(answer.logprobs or (), tokens, strict=True)]
             logprobs[row, : len(tokens)] = torch.tensor(said)
         responses, response_mask = responses.to(input_ids.device), response_mask.to(input_ids.device)
-        whole = torch.cat([input_ids, responses], 1)[:CHECKED], torch.cat([mask, response_mask], 1)[:CHECKED]
-        _compare(logprobs[:CHECKED], reference_logprobs(policy.model, *whole, shape[1], 1.0).cpu(), policy)
+        whole = torch.cat([input_ids, responses], 1), torch.cat([mask, response_mask], 1)
+        _compare(logprobs[:CHECKED], policy, *(part[:CHECKED] for part in whole))
         return responses, response_mask
 
 
-def _compare(theirs: Tensor, ours: Tensor, policy: Policy) -> None:
-    """Raise a PPOError where vLLM is not the policy: it computes something else, or did not take up all weights."""
-    apart = float((theirs - ours).abs().sum() / (ours != 0).sum().clamp_min(1))
+def _compare(logprobs: Tensor, policy: Policy, input_ids: Tensor, mask: Tensor) -> None:
+    """Raise a PPOError where vLLM is not the policy: it computes something else, or did not take up all weights.
+
+    Args:
+        logprobs: vLLM's of the last T tokens, (B, T); 0 where there is none.
+        policy: what it should be.
+        input_ids: (B, P + T).
+        mask: (B, P + T).
+    """
+    length = logprobs.shape[1]
+    ours = reference_logprobs(policy.model, input_ids, mask, length, 1.0).cpu()
+    apart = float((logprobs - ours).abs().sum() / mask[:, -length:].sum())
     if not apart < TOLERANCE:
         raise PPOError(
             f"--rollout vllm: vLLM's log-probabilities are {apart:.2g} nats a token from those of {policy.name}, expected less "
             f"than {TOLERANCE}: it does not run this model alike; sample with --rollout own"
         )
-
-
-def _weights(policy: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Give every weight once, by the name it has in a checkpoint."""
-    own = {name.replace(".base_layer.", ".") for name, _ in policy.named_parameters()}  # a tied one has one name here
-    return ((name, weight) for name, weight in merged_weights(policy) if name in own)
 
 
 def _reason(error: Exception) -> str:

@@ -9,10 +9,13 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
+from ppo import vllm_sampler
+from ppo.errors import PPOError
 from ppo.lora import add_adapters
 from ppo.policy import load_policy
 from ppo.settings import PPOConfig, Sampling
 from ppo.trainer import Trainer
+from rm_lightning.adapters import merged_weights
 from tests.helpers import complaint
 from tests.test_samplers import count_a
 from tests.test_sampling import dice
@@ -106,6 +109,19 @@ class TestEngine:
         assert (expected - response_distribution(load_policy(policy.name), "c", LENGTH)).abs().sum() > 0.2
         error = (frequencies(sampler, tuned, Sampling(max_new_tokens=LENGTH), count) - expected).abs()
         assert (error < 5 * (expected * (1 - expected) / count).sqrt() + 2 / count).all()
+
+    def test_an_engine_that_is_not_the_policy_is_found_out(
+        self, made: tuple[Policy, VLLMSampler], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start, policy, sampler = load_policy(made[0].name), load_policy(made[0].name), made[1]
+        monkeypatch.setattr(vllm_sampler, "merged_weights", lambda _: merged_weights(start.model))  # weights of before
+        ids, mask = policy.read(["c"] * 8, room=4)
+        sampling, uniforms = Sampling(max_new_tokens=4), dice(8, 4)
+        sampler(policy, ids, mask, sampling=sampling, uniforms=uniforms)
+        with torch.no_grad():
+            policy.model.get_output_embeddings().weight.mul_(2)
+        with pytest.raises(PPOError, match=r"--rollout vllm: vLLM's log-probabilities are .* nats a token from those"):
+            sampler(policy, ids, mask, sampling=sampling, uniforms=uniforms)
 
     def test_a_run_learns(self, made: tuple[Policy, VLLMSampler]) -> None:
         policy, sampler = made

@@ -176,7 +176,8 @@ def letter_policy(seed: int = 0, *, ends: bool = False) -> Policy:
         n_embd=64,
         n_layer=2,
         n_head=2,
-        initializer_range=64**-0.5,  # at GPT-2's own 0.02, layers this narrow are nearly linear, and answers hard to tell apart
+        initializer_range=64
+        ** -0.5,  # at GPT-2's own 0.02, layers this narrow are nearly linear, and answers hard to tell apart
         activation_function="gelu_pytorch_tanh",  # GPT-2's own, as one kernel
         tie_word_embeddings=False,  # tied, an untrained model repeats the token it reads
         eos_token_id=None,
