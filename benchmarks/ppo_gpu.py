@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from ppo_vs_trl import APART, BATCH, CONTENDERS, SKIPPED, Job, ours, run, trl
+from ppo_vs_trl import APART, BATCH, SKIPPED, Job, run
 
 from lsplugin.console import say
 
@@ -162,7 +162,6 @@ def main(
     chosen, names = SHAPES[shape], [list(NAMES)[int(number)] for number in contenders]
     kind = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     most = next((peak for name, peak in PEAKS.items() if name in kind), None)
-    CONTENDERS.update({name: trl if name == "TRL 1.12" else ours for name in names})
     times: dict[str, list[Phases]] = {name: [] for name in names}
     peaks: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
