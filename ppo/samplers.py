@@ -11,8 +11,7 @@ from transformers import DynamicCache, StaticCache
 from transformers.cache_utils import DynamicLayer
 
 from ppo.errors import PPOError
-from ppo.policy import position_ids
-from ppo.sampling import draw, first_logits, sample
+from ppo.sampling import draw, first_logits, next_logits, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +76,6 @@ class StaticSampler:
         logits = first_logits(policy.model, input_ids, mask, read)  # (B, V)
         cache = self._fill(policy.model, read, batch, wide + steps, spare=wide - width)
         seen = pad(mask, (wide - width, steps))  # (B, S): what the cache holds that may be looked at
-        places = position_ids(seen)[:, -1:]  # (B, 1), of the newest token
         for step in range(steps):
             drawn = draw(logits, sampling, uniforms[:, step]).where(going, policy.pad_token_id)  # (B,)
             responses[:, step] = drawn
@@ -86,9 +84,8 @@ class StaticSampler:
             if step + 1 == steps or not going.any():
                 break
             seen[:, wide + step] = True
-            places = places + 1
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call] # the logits before may be written over
-            logits = self.step(policy.model, drawn.unsqueeze(1), seen, places, cache)
+            logits = self.step(policy.model, drawn.unsqueeze(1), seen, cache)
         longest = int(response_mask.sum(1).max())
         return responses[:, :longest], response_mask[:, :longest]
 
@@ -107,21 +104,3 @@ class StaticSampler:
                 keys, values = (pad(part, (0, 0, spare, 0)) for part in (layer.keys, layer.values))
                 cache.update(keys, values, number)
         return cache
-
-
-def next_logits(model: PreTrainedModel, tokens: Tensor, seen: Tensor, places: Tensor, cache: StaticCache) -> Tensor:
-    """Logits of the next token, (B, V), float32; the cache takes up the newest.
-
-    Args:
-        model: the causal language model.
-        tokens: the newest, (B, 1).
-        seen: what may be looked at of the whole cache, the newest token included, (B, S).
-        places: positions of the newest tokens, (B, 1).
-        cache: of S tokens.
-    """
-    out = model(
-        input_ids=tokens, attention_mask=seen, position_ids=places, past_key_values=cache, use_cache=True,
-        logits_to_keep=1,
-    )  # fmt: skip
-    logits: Tensor = out.logits[:, -1].float()
-    return logits

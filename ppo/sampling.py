@@ -11,7 +11,7 @@ from ppo.policy import position_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
     from ppo.policy import Policy
     from ppo.settings import Sampling
@@ -98,13 +98,13 @@ def first_logits(model: PreTrainedModel, input_ids: Tensor, mask: Tensor, cache:
     return logits[place]
 
 
-def next_logits(model: PreTrainedModel, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+def next_logits(model: PreTrainedModel, tokens: Tensor, mask: Tensor, cache: Cache) -> Tensor:
     """Logits of the next token, (B, V), float32; the cache takes up the new tokens.
 
     Args:
         model: the causal language model.
         tokens: the prompts at first, (B, P), then the newest token alone, (B, 1).
-        mask: over everything so far, (B, S).
+        mask: over everything so far, (B, S), or over a cache of S tokens that is not full; the newest are marked, too.
         cache: keys and values of everything before `tokens`.
     """
     out = model(
