@@ -85,9 +85,24 @@ class StaticSampler:
                 break
             seen[:, wide + step] = True
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call] # the logits before may be written over
-            logits = self.step(policy.model, drawn.unsqueeze(1), seen, cache)
+            logits = self._next(policy.model, drawn.unsqueeze(1), seen, cache)
         longest = int(response_mask.sum(1).max())
         return responses[:, :longest], response_mask[:, :longest]
+
+    def _next(self, model: PreTrainedModel, tokens: Tensor, seen: Tensor, cache: StaticCache) -> Tensor:
+        """Take a compiled step; a PPOError where it cannot be compiled here."""
+        try:
+            logits: Tensor = self.step(model, tokens, seen, cache)
+        except RuntimeError as error:
+            from torch._dynamo.exc import BackendCompilerFailed
+
+            if not isinstance(error, BackendCompilerFailed):
+                raise
+            reason = str(error).strip().splitlines()[0][:200]
+            raise PPOError(
+                f"--rollout static: a step cannot be compiled here ({reason}); a CPU takes a C++ compiler; use --rollout own"
+            ) from error
+        return logits
 
     def _fill(self, model: PreTrainedModel, read: DynamicCache, rows: int, tokens: int, *, spare: int) -> StaticCache:
         """Put what was read of the prompts, `spare` places from the left, into a cache of one size."""

@@ -52,6 +52,7 @@ class VLLMSampler:
             launcher = "external_launcher"
             os.environ |= {"RANK": str(fabric.global_rank), "LOCAL_RANK": str(fabric.local_rank)}
         from vllm import LLM
+        from vllm.exceptions import VLLMError
 
         low = str(fabric._precision.precision).startswith("bf16")  # noqa: SLF001 - it is nowhere else
         try:
@@ -60,7 +61,7 @@ class VLLMSampler:
                 gpu_memory_utilization=memory, generation_config="vllm", seed=0, disable_log_stats=True,
                 distributed_executor_backend=launcher,
             )  # fmt: skip
-        except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
+        except (AssertionError, ImportError, OSError, RuntimeError, ValueError, VLLMError) as error:
             raise PPOError(f"--rollout vllm: vLLM cannot run {policy.name} here ({_reason(error)})") from error
 
     @torch.no_grad()
@@ -69,6 +70,7 @@ class VLLMSampler:
     ) -> tuple[Tensor, Tensor]:
         """Continue each prompt, as `ppo.sampling.sample` does; the first of an answer's random numbers is its seed."""
         from vllm import SamplingParams
+        from vllm.exceptions import VLLMError
 
         prompts: list[Any] = [
             {"prompt_token_ids": row[seen].tolist()} for row, seen in zip(input_ids.cpu(), mask.cpu(), strict=True)
@@ -83,7 +85,10 @@ class VLLMSampler:
         with torch.autocast(input_ids.device.type, enabled=False):
             self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": merged_weights(policy.model)})
             self.engine.reset_prefix_cache()  # of the weights before
-            found = [out.outputs[0] for out in self.engine.generate(prompts, settings, use_tqdm=False)]
+            try:
+                found = [out.outputs[0] for out in self.engine.generate(prompts, settings, use_tqdm=False)]
+            except (RuntimeError, ValueError, VLLMError) as error:  # a prompt that does not fit, or the memory
+                raise PPOError(f"--rollout vllm: vLLM cannot answer a batch ({_reason(error)})") from error
         shape = len(found), max(len(answer.token_ids) for answer in found)
         responses, logprobs = torch.full(shape, policy.pad_token_id), torch.zeros(shape)
         response_mask = torch.zeros(shape, dtype=torch.bool)

@@ -121,6 +121,18 @@ def test_layers_that_see_a_window_are_refused(tmp_path: Path) -> None:
         StaticSampler(EAGER)(narrow, ids, mask, sampling=Sampling(max_new_tokens=8), uniforms=dice(7, 8))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_machine_without_a_compiler_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(config, "force_disable_caches", True)
+    policy = word_policy(tmp_path)
+    ids, mask = policy.read(PROMPTS, room=8)
+    with pytest.raises(PPOError, match=r"--rollout static: a step cannot be compiled here \(.*compiler"):
+        StaticSampler(REDUCED)(policy, ids, mask, sampling=Sampling(max_new_tokens=8), uniforms=dice(7, 8))
+
+
 def test_the_settings_choose(tmp_path: Path) -> None:
     policy, fabric = word_policy(tmp_path), Fabric(accelerator="cpu", devices=1)
     assert make_sampler(Rollouts(), policy, fabric) is sample

@@ -110,6 +110,12 @@ class TestEngine:
         error = (frequencies(sampler, tuned, Sampling(max_new_tokens=LENGTH), count) - expected).abs()
         assert (error < 5 * (expected * (1 - expected) / count).sqrt() + 2 / count).all()
 
+    def test_a_prompt_too_long_for_the_engine_is_a_line(self, made: tuple[Policy, VLLMSampler]) -> None:
+        policy, sampler = made
+        ids = torch.zeros(1, 40, dtype=torch.long)  # the model has 16 places
+        with pytest.raises(PPOError, match="--rollout vllm: vLLM cannot answer a batch"):
+            sampler(policy, ids, ids == 0, sampling=Sampling(max_new_tokens=4), uniforms=dice(1, 4))
+
     def test_an_engine_that_is_not_the_policy_is_found_out(
         self, made: tuple[Policy, VLLMSampler], monkeypatch: pytest.MonkeyPatch
     ) -> None:
